@@ -1,0 +1,50 @@
+# The doors are demo, run and test. Each installs what it needs first: make demo works in a fresh clone.
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help demo run test lint services bench install lock
+
+help:
+	@echo "make demo      real daily prices into SQLite and Parquet, without a server"
+	@echo "make run       admin, Prefect server and a worker on this machine"
+	@echo "make test      bring the services up, lint, run all tests"
+	@echo "make lint      what CI checks without running the tests"
+	@echo "make services  TimescaleDB, Redis and a browser for the tests (scripts/services stop ends them)"
+	@echo "make bench     speed and memory, as ratios to a named base"
+	@echo "make install   .venv with the packages of requirements.lock"
+	@echo "make lock      resolve pyproject.toml anew into requirements.lock"
+
+demo: install .env
+	scripts/demo
+
+run: install .env
+	scripts/run
+
+test: services lint
+	pytest
+
+lint: install
+	ruff check
+	ruff format --check
+	mypy
+	lint-imports
+	DJANGO_SETTINGS_MODULE=tests.settings python manage.py makemigrations --check --dry-run
+
+services: install
+	python scripts/services
+
+bench: services
+	set -a && . .services/env && python -m benchmarks
+
+install: .venv/installed
+
+lock: install
+	scripts/lock --upgrade
+	$(MAKE) install
+
+.venv/installed: requirements.lock scripts/install
+	scripts/install
+	touch $@
+
+.env:
+	cp .env.example .env

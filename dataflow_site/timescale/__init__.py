@@ -1,0 +1,1 @@
+"""Database backend of timescale:// URLs: PostgreSQL whose tables with a TimescaleDateTimeField become hypertables."""

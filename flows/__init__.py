@@ -1,0 +1,1 @@
+"""How data are collected: vendors, landing, pipeline, sinks and the Prefect flows over them."""

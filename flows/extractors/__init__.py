@@ -1,0 +1,1 @@
+"""One file for each vendor; `base` holds what all of them share."""

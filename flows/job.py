@@ -1,0 +1,131 @@
+"""Plain frozen data that say what to do: picklable, no ORM object, no secret.
+
+A `Job` is made by plan and holds all that one pass needs; nothing is looked up later.
+"""
+
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import UTC
+from datetime import datetime
+from typing import Any
+from typing import Final
+
+from catalog.keys import InstrumentName
+
+#: The open ends of a range: the first and last instants that int64 nanoseconds can name, to the second.
+EARLIEST: Final = datetime(1677, 9, 22, tzinfo=UTC)
+LATEST: Final = datetime(2262, 4, 11, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """A source as a job needs it. `options` is the source's JSON, read through the vendor's class."""
+
+    id: int
+    name: str
+    vendor: str
+    options: dict[str, Any] = field(hash=False)
+    env_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolInterval:
+    """The vendor's symbol for an instrument in `[start, end)`."""
+
+    symbol: str
+    start: datetime = EARLIEST
+    end: datetime = LATEST
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentFacts:
+    """An instrument as a job needs it, with the window `[start, end)` asked of it."""
+
+    id: int
+    name: InstrumentName
+    symbols: tuple[SymbolInterval, ...]
+    start: datetime = EARLIEST
+    end: datetime = LATEST
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Rows of these instruments that meet the condition are delivered; an empty condition is met by all."""
+
+    instruments: frozenset[int]
+    condition: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteFacts:
+    """All routes of a job's series to one destination, united: a row goes there once, by any rule."""
+
+    destination_id: int
+    destination: str
+    kind: str
+    options: dict[str, Any] = field(hash=False)
+    rules: tuple[Rule, ...]
+    env_prefix: str = ""
+    batch_rows: int = 0
+    required: bool = True
+    home: frozenset[int] = frozenset()
+
+    @property
+    def instruments(self) -> frozenset[int]:
+        """Every instrument whose rows may go there."""
+        return frozenset().union(*(rule.instruments for rule in self.rules))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChain:
+    """An indicator chain whose values are stored, for some instruments of the job."""
+
+    chain: str
+    indicator_id: int
+    instruments: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one pass needs: a source, a schema, instruments with windows, routes, stored chains."""
+
+    source: SourceFacts
+    schema: str
+    instruments: tuple[InstrumentFacts, ...]
+    routes: tuple[RouteFacts, ...]
+    chains: tuple[StoredChain, ...] = ()
+    again: bool = False
+
+    @property
+    def start(self) -> datetime:
+        """The earliest start asked, inclusive."""
+        return min(instrument.start for instrument in self.instruments)
+
+    @property
+    def end(self) -> datetime:
+        """The latest end asked, exclusive."""
+        return max(instrument.end for instrument in self.instruments)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One fetch to be made: a part of a job in a form the vendor can be asked.
+
+    `identity` names what a vendor has when that is not a window (a file with its size and time of
+    change); coverage is compared within one identity. Empty for vendors asked by window.
+    """
+
+    job: Job
+    instruments: tuple[InstrumentFacts, ...]
+    identity: str = ""
+    locator: str = ""
+
+    @property
+    def start(self) -> datetime:
+        """Earliest start, inclusive."""
+        return min(instrument.start for instrument in self.instruments)
+
+    @property
+    def end(self) -> datetime:
+        """Latest end, exclusive."""
+        return max(instrument.end for instrument in self.instruments)

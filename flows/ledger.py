@@ -1,0 +1,281 @@
+"""The ledger over the catalog's tables: what was fetched, delivered, refused. Our record, not Prefect's."""
+
+import hashlib
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from typing import Final
+
+import pyarrow as pa
+from django.db import transaction
+from django.db.models import Exists
+from django.db.models import F
+from django.db.models import OuterRef
+from django.utils import timezone
+
+from catalog.errors import TransientError
+from catalog.models import Coverage
+from catalog.models import DataSource
+from catalog.models import Delivery
+from catalog.models import Fetch
+from catalog.models import Quarantined
+from catalog.models import Run
+from flows.job import InstrumentFacts
+from flows.job import Job
+from flows.job import Request
+from flows.pipeline import DeliveryRef
+from flows.pipeline import FetchRef
+from flows.pipeline import Tally
+
+#: rejected rows kept as rows for each fetch; the rest are counted, and their page stays landed
+MAX_QUARANTINED: Final = 10_000
+_COUNTS: Final = ("new", "updated", "unchanged", "duplicate", "superseded", "filtered", "quarantined")
+# a bulk insert holds its rows in memory and, in SQLite, one parameter for each value
+_CHUNK: Final = 500
+
+
+class CatalogLedger:
+    """The pipeline's ledger, for one run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def missing(self, request: Request) -> Request | None:
+        left = []
+        covered = _covered(request)
+        settled = DataSource.objects.values_list("settled_after", flat=True).get(pk=request.job.source.id)
+        for instrument in request.instruments:
+            windows = [
+                (start, min(end, fetched_at - settled) if settled else end)
+                for start, end, fetched_at in covered.get(instrument.id, ())
+            ]
+            hole = _hole(instrument, windows)
+            if hole:
+                left.append(hole)
+        return replace(request, instruments=tuple(left)) if left else None
+
+    def open_fetch(self, request: Request) -> FetchRef:
+        digest = request_hash(request)
+        with transaction.atomic():
+            fetch = (
+                Fetch.objects.filter(
+                    source_id=request.job.source.id, schema=request.job.schema, request_hash=digest, complete=False
+                )
+                .order_by("id")
+                .first()
+            )
+            if fetch is None:
+                fetch = Fetch.objects.create(
+                    run=self.run,
+                    source_id=request.job.source.id,
+                    schema=request.job.schema,
+                    request_hash=digest,
+                    identity=request.identity,
+                    start=request.start,
+                    end=request.end,
+                )
+                Coverage.objects.bulk_create(
+                    (
+                        Coverage(fetch=fetch, instrument_id=item.id, start=item.start, end=item.end)
+                        for item in request.instruments
+                    ),
+                    batch_size=_CHUNK,
+                )
+        return _fetch_ref(fetch, request.job.source.name)
+
+    def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
+        Fetch.objects.filter(pk=fetch.id).update(complete=True, pages=pages, bytes=size, error="")
+        return replace(fetch, complete=True, parts=pages)
+
+    def failed(self, fetch: FetchRef, error: str) -> None:
+        Fetch.objects.filter(pk=fetch.id).update(error=error[:10_000])
+
+    def deliveries(self, job: Job, fetch: FetchRef | None = None) -> list[DeliveryRef]:
+        of_job = Fetch.objects.filter(source_id=job.source.id, schema=job.schema, complete=True)
+        if fetch:
+            of_job = of_job.filter(pk=fetch.id)
+        for route in job.routes:
+            has_one = Delivery.objects.filter(
+                fetch=OuterRef("pk"), destination_id=route.destination_id, schema=job.schema
+            )
+            concerned = Coverage.objects.filter(
+                fetch=OuterRef("pk"),
+                instrument__asset__series__source_id=job.source.id,
+                instrument__asset__series__schema=job.schema,
+                instrument__asset__series__routes__destination_id=route.destination_id,
+            )
+            lacking = of_job.filter(~Exists(has_one), Exists(concerned)).order_by("id")
+            Delivery.objects.bulk_create(
+                (
+                    Delivery(
+                        fetch=found, destination_id=route.destination_id, schema=job.schema, required=route.required
+                    )
+                    for found in lacking
+                ),
+                batch_size=_CHUNK,
+                ignore_conflicts=True,
+            )
+        waiting = (
+            Delivery.objects.filter(
+                fetch__in=of_job,
+                schema=job.schema,
+                destination_id__in=[route.destination_id for route in job.routes],
+            )
+            .exclude(status=Delivery.Status.DELIVERED)
+            .select_related("fetch", "destination")
+            .order_by("fetch_id", "id")
+        )
+        return [
+            DeliveryRef(
+                delivery.pk,
+                _fetch_ref(delivery.fetch, job.source.name),
+                delivery.destination.name,
+                delivery.schema,
+                delivery.cursor,
+            )
+            for delivery in waiting
+        ]
+
+    def quarantine(self, fetch: FetchRef, part: int, rejected: pa.Table) -> None:
+        room = MAX_QUARANTINED - Quarantined.objects.filter(fetch_id=fetch.id).count()
+        rows = rejected.slice(0, max(room, 0)).to_pylist()
+        Quarantined.objects.bulk_create(
+            (
+                Quarantined(
+                    fetch_id=fetch.id,
+                    part=part,
+                    row=row["row"],
+                    rule=row["rule"][:500],
+                    reason=_storable(row["reason"]),
+                    raw=_storable(row["raw"]),
+                )
+                for row in rows
+            ),
+            batch_size=_CHUNK,
+            ignore_conflicts=True,
+        )
+
+    def unparsable(self, fetch: FetchRef, part: int, reason: str) -> None:
+        with transaction.atomic():
+            Quarantined.objects.get_or_create(
+                fetch_id=fetch.id,
+                part=part,
+                row=-1,
+                defaults={"rule": "page can be parsed", "reason": _storable(reason), "raw": ""},
+            )
+            pages = Quarantined.objects.filter(fetch_id=fetch.id, row=-1).count()
+            Fetch.objects.filter(pk=fetch.id).update(unparsable=pages)
+
+    def advance(self, delivery: DeliveryRef, cursor: int, tally: Tally) -> None:
+        counts = {name: F(name) + getattr(tally, name) for name in (*_COUNTS, "rounded")}
+        # what waited after a failure is inside this tally or still ahead of the cursor
+        parsed = sum((F(name) for name in _COUNTS[1:]), start=F(_COUNTS[0])) + tally.settled
+        moved = Delivery.objects.filter(pk=delivery.id, cursor=delivery.cursor).update(
+            cursor=cursor, parsed=parsed, pending=0, **counts
+        )
+        if not moved:
+            raise TransientError(f"delivery {delivery.id} was moved by another run; run again")
+
+    def finish(self, delivery: DeliveryRef, error: str = "", pending: int = 0) -> None:
+        settled = sum((F(name) for name in _COUNTS[1:]), start=F(_COUNTS[0]))
+        Delivery.objects.filter(pk=delivery.id).update(
+            status=Delivery.Status.FAILED if error else Delivery.Status.DELIVERED,
+            error=error[:10_000],
+            pending=pending,
+            parsed=settled + pending,
+            finished_at=timezone.now(),
+        )
+
+    def confirmed(self, fetch: FetchRef) -> dict[int, list[tuple[datetime, datetime]]]:
+        own = Fetch.objects.get(pk=fetch.id)
+        later = Coverage.objects.filter(
+            fetch__source_id=own.source_id,
+            fetch__schema=own.schema,
+            fetch__identity=own.identity,
+            fetch__complete=True,
+            fetch_id__gt=own.pk,
+        )
+        windows: dict[int, list[tuple[datetime, datetime]]] = {}
+        for instrument, start, end in later.values_list("instrument_id", "start", "end").distinct():
+            windows.setdefault(instrument, []).append((start, end))
+        return windows
+
+
+@contextmanager
+def recorded(source: int | None, selector: dict[str, Any], kind: str = "historical", flow_run: str = "") -> Iterator[Run]:
+    """Record a run; it is failed when the block raises or says so in `run.error`."""
+    run = Run.objects.create(source_id=source, selector=selector, kind=kind, flow_run=flow_run)
+    try:
+        yield run
+    except BaseException as error:
+        run.error = run.error or f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        run.status = Run.Status.FAILED if run.error else Run.Status.COMPLETED
+        run.finished_at = timezone.now()
+        run.save(update_fields=("status", "error", "finished_at"))
+
+
+def request_hash(request: Request) -> str:
+    """Return a digest that two requests share exactly when they ask the same."""
+    digest = hashlib.sha256(request.identity.encode())
+    for instrument in sorted(request.instruments, key=lambda item: item.id):
+        digest.update(f"|{instrument.id},{instrument.start.isoformat()},{instrument.end.isoformat()}".encode())
+    return digest.hexdigest()
+
+
+_Windows = dict[int, list[tuple[datetime, datetime, datetime]]]
+
+
+def _covered(request: Request) -> _Windows:
+    complete = Coverage.objects.filter(
+        fetch__source_id=request.job.source.id,
+        fetch__schema=request.job.schema,
+        fetch__identity=request.identity,
+        fetch__complete=True,
+    )
+    fields = ("instrument_id", "start", "end", "fetch__fetched_at")
+    covered: _Windows = {}
+    if request.identity:
+        found: Iterable[Sequence[Any]] = complete.values_list(*fields)
+    else:
+        ids = [instrument.id for instrument in request.instruments]
+        found = (
+            row
+            for first in range(0, len(ids), _CHUNK)
+            for row in complete.filter(instrument__in=ids[first : first + _CHUNK]).values_list(*fields)
+        )
+    for instrument, start, end, fetched_at in found:
+        covered.setdefault(instrument, []).append((start, end, fetched_at))
+    return covered
+
+
+def _hole(asked: InstrumentFacts, windows: list[tuple[datetime, datetime]]) -> InstrumentFacts | None:
+    """Return the smallest window that holds all that is not covered; None when nothing is missing."""
+    holes = []
+    at = asked.start
+    for start, end in sorted(windows):
+        if start > at:
+            holes.append((at, min(start, asked.end)))
+        at = max(at, end)
+        if at >= asked.end:
+            break
+    if at < asked.end:
+        holes.append((at, asked.end))
+    holes = [(start, end) for start, end in holes if start < end]
+    return replace(asked, start=holes[0][0], end=holes[-1][1]) if holes else None
+
+
+def _fetch_ref(fetch: Fetch, source: str) -> FetchRef:
+    return FetchRef(fetch.pk, source, fetch.schema, fetch.fetched_at, fetch.complete, fetch.pages)
+
+
+def _storable(text: str) -> str:
+    # PostgreSQL's text cannot hold NUL; the picture character shows where it was
+    return text.replace("\x00", "␀")
+
+

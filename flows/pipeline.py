@@ -1,0 +1,610 @@
+"""extract → refine → deliver → run: plain functions over a ledger and a landing; no Django, no Prefect.
+
+    extract(request, …)   lands the vendor's pages; what has landed is not asked again
+    refine(fetch, …)      yields refined batches of a landed fetch, always the same ones in the same order
+    deliver(fetch, …)     writes those batches to routes, each from its own cursor
+    run(job, …)           all of it for one job
+
+The ledger keeps the account of every fetch and route, in rows:
+parsed = new + updated + unchanged + duplicate + superseded + filtered + quarantined + pending.
+"""
+
+import logging
+from collections.abc import Callable
+from collections.abc import Generator
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from contextlib import closing
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import Any
+from typing import Final
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalog import conditions
+from catalog.asset_classes import ASSET_CLASSES
+from catalog.errors import DataflowError
+from catalog.errors import PermanentError
+from catalog.keys import InstrumentName
+from catalog.schemas import INSTRUMENT
+from catalog.schemas import Schema
+from catalog.schemas import schema as schema_called
+from catalog.schemas.base import Counts
+from catalog.schemas.refine import REJECTED
+from catalog.schemas.refine import Facts
+from catalog.schemas.refine import Ordinals
+from catalog.schemas.refine import refine as refine_rows
+from flows.extractors.base import BaseHistoricalExtractor
+from flows.extractors.base import Batch
+from flows.job import InstrumentFacts
+from flows.job import Job
+from flows.job import Request
+from flows.job import RouteFacts
+from flows.job import SymbolInterval
+from flows.landing import LandedPage
+from flows.landing import Landing
+from flows.sinks.base import Sink
+from flows.symbols import Symbols
+from flows.symbols import nanoseconds
+
+log = logging.getLogger(__name__)
+
+#: rows of a refined batch: large enough for COPY, small enough that ten of them fit in memory
+BATCH_ROWS: Final = 250_000
+#: chunks of a hypertable one batch may touch: each takes about ten of the server's 6,400 lock entries
+MAX_CHUNKS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRef:
+    """A fetch in the ledger."""
+
+    id: int
+    source: str
+    schema: str
+    fetched_at: datetime
+    complete: bool = False
+    parts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRef:
+    """A delivery in the ledger: a fetch going to a destination. `cursor` counts refined batches done."""
+
+    id: int
+    fetch: FetchRef
+    destination: str
+    schema: str
+    cursor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The account of some batches on one route, in rows."""
+
+    parsed: int = 0
+    new: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    duplicate: int = 0
+    superseded: int = 0
+    filtered: int = 0
+    quarantined: int = 0
+    rounded: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(getattr(self, name) + getattr(other, name) for name in Tally.__slots__))
+
+    @property
+    def settled(self) -> int:
+        """Rows with an end; what `parsed` exceeds it by is pending."""
+        return (
+            self.new + self.updated + self.unchanged + self.duplicate
+            + self.superseded + self.filtered + self.quarantined
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedBatch:
+    """One step of a fetch's refined stream."""
+
+    number: int
+    schema: Schema
+    accepted: pa.Table
+    rejected: pa.Table
+    part: int
+    parsed: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    rounded: int = 0
+    #: why the rest of the page cannot be parsed; empty where it can
+    unparsable: str = ""
+
+
+class Ledger(Protocol):
+    """What the pipeline needs of a ledger; the catalog's tables, or memory in a bare shell."""
+
+    def missing(self, request: Request) -> Request | None:
+        """Return the part of a request that no complete fetch covers; None if all is covered."""
+
+    def open_fetch(self, request: Request) -> FetchRef:
+        """Return the unfinished fetch of the same request, or begin one."""
+
+    def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
+        """Mark a fetch complete: every page the vendor announced has landed."""
+
+    def failed(self, fetch: FetchRef, error: str) -> None:
+        """Note why a fetch stays incomplete."""
+
+    def deliveries(self, job: Job, fetch: FetchRef | None = None) -> list[DeliveryRef]:
+        """Return the unfinished deliveries of the job's routes, for one fetch or for all, made where missing."""
+
+    def quarantine(self, fetch: FetchRef, part: int, rejected: pa.Table) -> None:
+        """Keep rejected rows; keeping them again changes nothing."""
+
+    def unparsable(self, fetch: FetchRef, part: int, reason: str) -> None:
+        """Keep a page that cannot be parsed."""
+
+    def advance(self, delivery: DeliveryRef, cursor: int, tally: Tally) -> None:
+        """Move the cursor and add to the account, in the transaction of the rows where there is one."""
+
+    def finish(self, delivery: DeliveryRef, error: str = "", pending: int = 0) -> None:
+        """Mark a delivery delivered, or failed with the reason and the rows that wait in the landing."""
+
+    def confirmed(self, fetch: FetchRef) -> dict[int, list[tuple[datetime, datetime]]]:
+        """Return, by instrument id, the windows that later complete fetches of the same thing cover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What running a job takes: the vendor, the landing, the ledger and a way to open a route's sink."""
+
+    extractor: BaseHistoricalExtractor
+    landing: Landing
+    ledger: Ledger
+    open_sink: Callable[[RouteFacts, Job], Sink]
+    progress: Callable[[str, int], None] = lambda what, count: None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a job did: fetches made, rows by destination, errors by what failed."""
+
+    fetches: int = 0
+    skipped: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+    def add(self, other: "Outcome") -> None:
+        """Add another outcome to this one."""
+        self.fetches += other.fetches
+        self.skipped += other.skipped
+        for name, tally in other.tallies.items():
+            self.tallies[name] = self.tallies.get(name, Tally()) + tally
+        self.errors += other.errors
+
+
+def run(job: Job, workshop: Workshop) -> Outcome:
+    """Run one job: first what landed earlier and was not delivered, then what is missing."""
+    outcome = Outcome()
+    _catch_up(job, workshop, outcome)
+    try:
+        for request in workshop.extractor.requests(job):
+            wanted = request if job.again else workshop.ledger.missing(request)
+            if wanted is None:
+                outcome.skipped += 1
+                continue
+            _fetch_and_deliver(wanted, workshop, outcome)
+    except DataflowError as error:
+        outcome.errors.append(f"source {job.source.name!r}: {error}")
+    return outcome
+
+
+def _catch_up(job: Job, workshop: Workshop, outcome: Outcome) -> None:
+    waiting: dict[int, list[DeliveryRef]] = {}
+    for delivery in workshop.ledger.deliveries(job):
+        waiting.setdefault(delivery.fetch.id, []).append(delivery)
+    for _, deliveries in sorted(waiting.items()):
+        outcome.add(deliver(deliveries[0].fetch, job, deliveries, workshop))
+
+
+def _fetch_and_deliver(request: Request, workshop: Workshop, outcome: Outcome) -> None:
+    try:
+        fetch = extract(request, workshop)
+    except PermanentError as error:
+        # other requests of the job may be sound: one damaged file does not stop the folder
+        outcome.errors.append(str(error))
+        return
+    outcome.fetches += 1
+    deliveries = workshop.ledger.deliveries(request.job, fetch)
+    outcome.add(deliver(fetch, request.job, deliveries, workshop))
+
+
+def extract(request: Request, workshop: Workshop) -> FetchRef:
+    """Land every page of a request; pages that landed before a crash are not fetched again.
+
+    Raises what the vendor's border raises; the fetch then stays incomplete, with the reason.
+    """
+    ledger, landing = workshop.ledger, workshop.landing
+    fetch = ledger.open_fetch(request)
+    source = request.job.source.name
+    landing.begin(source, fetch.id, describe(request))
+    landed = landing.pages(source, fetch.id)
+    size = sum(page.manifest.bytes for page in landed)
+    parts = len(landed)
+    try:
+        for page in islice(workshop.extractor.pages(request), parts, None):
+            manifest = landing.write(source, fetch.id, parts, page)
+            parts += 1
+            size += manifest.bytes
+            workshop.progress("pages", 1)
+    except Exception as error:
+        ledger.failed(fetch, f"{type(error).__name__}: {error}")
+        raise
+    return ledger.landed(fetch, parts, size)
+
+
+def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
+    """Yield the refined batches of a landed fetch; the same stream each time, which is what cursors count."""
+    pages = workshop.landing.pages(fetch.source, fetch.id)
+    request = workshop.landing.request(fetch.source, fetch.id)
+    instruments = undescribe(request)
+    symbols = Symbols(instruments)
+    facts = Facts(fetch.id, fetch.fetched_at, positive(instruments))
+    quarantine_unknown = getattr(workshop.extractor.options, "unknown_symbols", "quarantine") == "quarantine"
+    ordinals: dict[str, Ordinals] = {}
+    number = 0
+    for page in pages:
+        try:
+            page.verify()
+            for batch in workshop.extractor.parse(page, {}):
+                state = ordinals.setdefault(batch.schema, Ordinals())
+                for refined in _refine_batch(batch, page, symbols, facts, state, quarantine_unknown):
+                    yield replace(refined, number=number)
+                    number += 1
+        except PermanentError as error:
+            schema = schema_called(fetch.schema)
+            empty = schema.arrow.empty_table()
+            yield RefinedBatch(
+                number, schema, empty, REJECTED.empty_table(), page.manifest.part, unparsable=str(error)
+            )
+            number += 1
+
+
+def _refine_batch(
+    batch: Batch, page: LandedPage, symbols: Symbols, facts: Facts, ordinals: Ordinals, quarantine_unknown: bool
+) -> Iterator[RefinedBatch]:
+    schema = schema_called(batch.schema)
+    part = page.manifest.part
+    if batch.rejected.num_rows:
+        yield RefinedBatch(
+            0, schema, schema.arrow.empty_table(), batch.rejected, part, parsed=batch.rejected.num_rows
+        )
+    for offset in range(0, batch.table.num_rows, BATCH_ROWS):
+        raw = batch.table.slice(offset, BATCH_ROWS)
+        table = symbols.resolve(raw, schema.time)
+        if not quarantine_unknown and table[INSTRUMENT].null_count:
+            table = table.filter(pc.is_valid(table[INSTRUMENT]))
+        table = _inside(table, schema, symbols)
+        refined = refine_rows(schema, table, facts, ordinals)
+        pieces = list(_by_chunks(schema, refined.accepted))
+        yield RefinedBatch(
+            0,
+            schema,
+            pieces[0],
+            refined.rejected,
+            part,
+            parsed=raw.num_rows - sum(piece.num_rows for piece in pieces[1:]),
+            duplicates=refined.duplicates,
+            filtered=raw.num_rows - table.num_rows,
+            rounded=refined.rounded,
+        )
+        for piece in pieces[1:]:
+            yield RefinedBatch(0, schema, piece, REJECTED.empty_table(), part, parsed=piece.num_rows)
+
+
+def _inside(table: pa.Table, schema: Schema, symbols: Symbols) -> pa.Table:
+    """Keep the rows inside their instrument's window; rows without a time stay and are refused later."""
+    windows = symbols.windows
+    if not windows or not table.num_rows:
+        return table
+    instrument = table[INSTRUMENT].combine_chunks()
+    instrument = instrument.chunk(0) if isinstance(instrument, pa.ChunkedArray) else instrument
+    names = instrument.dictionary.to_pylist()
+    lows = np.asarray([windows.get(name, (_LOWEST, _HIGHEST))[0] for name in names] + [_LOWEST])
+    highs = np.asarray([windows.get(name, (_LOWEST, _HIGHEST))[1] for name in names] + [_HIGHEST])
+    codes = np.asarray(pc.fill_null(instrument.indices, len(names)).to_numpy(zero_copy_only=False))
+    try:
+        times = table[schema.time].cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
+    except pa.ArrowInvalid:
+        # some time is beyond nanoseconds: refine tells which
+        return table
+    missing = pc.is_null(times).to_numpy()
+    values = times.fill_null(0).to_numpy()
+    keep = missing | ((values >= lows[codes]) & (values < highs[codes]))
+    return table if keep.all() else table.filter(pa.array(keep))
+
+
+_LOWEST: Final = -(2**63)
+_HIGHEST: Final = 2**63 - 1
+
+
+def _by_chunks(schema: Schema, table: pa.Table) -> Iterator[pa.Table]:
+    """Cut a batch that touches too many chunks of the hypertable into pieces that do not."""
+    if not table.num_rows:
+        yield table
+        return
+    width = int(schema.chunk.total_seconds()) * 1_000_000_000
+    chunks = np.floor_divide(table[schema.time].cast(pa.int64()).to_numpy(), width)
+    distinct = np.unique(chunks)
+    if len(distinct) <= MAX_CHUNKS:
+        yield table
+        return
+    for first in range(0, len(distinct), MAX_CHUNKS):
+        yield table.filter(pa.array(np.isin(chunks, distinct[first : first + MAX_CHUNKS])))
+
+
+def deliver(fetch: FetchRef, job: Job, deliveries: Sequence[DeliveryRef], workshop: Workshop) -> Outcome:
+    """Refine a landed fetch once and write it to each delivery's destination, from its cursor.
+
+    One failing route is noted and left pending; the others go on.
+    """
+    outcome = Outcome()
+    routes = {route.destination: route for route in job.routes}
+    ids = {str(instrument.name): instrument.id for instrument in undescribe(_request(fetch, workshop))}
+    confirmed = workshop.ledger.confirmed(fetch)
+    failed: dict[_Writer, Exception] = {}
+    parsed: list[int] = []
+    with ExitStack() as stack:
+        writers = [
+            _Writer(delivery, routes[delivery.destination], workshop, ids, confirmed) for delivery in deliveries
+        ]
+        for writer in writers:
+            _attempt(writer, partial(writer.open, stack, job), failed)
+        with closing(_ahead(refine(fetch, workshop))) as batches:
+            for batch in batches:
+                parsed.append(batch.parsed)
+                _keep_faults(batch, fetch, workshop, outcome)
+                for writer in writers:
+                    _attempt(writer, partial(writer.take, batch), failed)
+                workshop.progress("rows", batch.parsed)
+        for writer in writers:
+            _attempt(writer, writer.finish, failed)
+            name = writer.route.destination
+            outcome.tallies[name] = outcome.tallies.get(name, Tally()) + writer.total
+    for writer, error in failed.items():
+        reason = f"{type(error).__name__}: {error}"
+        workshop.ledger.finish(writer.delivery, reason, sum(parsed[writer.delivery.cursor :]))
+        outcome.errors.append(f"destination {writer.route.destination!r}: {reason}")
+    return outcome
+
+
+def _keep_faults(batch: RefinedBatch, fetch: FetchRef, workshop: Workshop, outcome: Outcome) -> None:
+    if batch.rejected.num_rows:
+        workshop.ledger.quarantine(fetch, batch.part, batch.rejected)
+    if batch.unparsable:
+        workshop.ledger.unparsable(fetch, batch.part, batch.unparsable)
+        outcome.errors.append(f"fetch {fetch.id}, page {batch.part}: {batch.unparsable}")
+
+
+def _attempt(writer: "_Writer", step: Callable[[], object], failed: dict["_Writer", Exception]) -> None:
+    """Take a step of a route; its first failure is noted and it is left out from then on, the others go on."""
+    if writer in failed:
+        return
+    try:
+        step()
+    except Exception as error:  # whatever a destination raises
+        log.exception("destination %s failed", writer.route.destination)
+        failed[writer] = error
+
+
+def _request(fetch: FetchRef, workshop: Workshop) -> dict[str, Any]:
+    return workshop.landing.request(fetch.source, fetch.id)
+
+
+class _Writer:
+    """Collects the batches of one delivery until a write is worth it, then writes and moves the cursor."""
+
+    def __init__(
+        self,
+        delivery: DeliveryRef,
+        route: RouteFacts,
+        workshop: Workshop,
+        ids: dict[str, int],
+        confirmed: dict[int, list[tuple[datetime, datetime]]],
+    ) -> None:
+        self.delivery = delivery
+        self.route = route
+        self.sink: Sink
+        self.workshop = workshop
+        self.ids = ids
+        self.confirmed = confirmed
+        self.batch_rows = route.batch_rows
+        self.waiting: list[tuple[Schema, pa.Table]] = []
+        self.rows = 0
+        self.cursor = delivery.cursor
+        self.tally = Tally()
+        self.total = Tally()
+
+    def open(self, stack: ExitStack, job: Job) -> None:
+        """Open the route's sink."""
+        self.sink = stack.enter_context(self.workshop.open_sink(self.route, job))
+        self.batch_rows = self.route.batch_rows or self.sink.batch_rows
+
+    def finish(self) -> None:
+        """Write the rest and mark the delivery delivered."""
+        self.flush()
+        self.workshop.ledger.finish(self.delivery)
+
+    def take(self, batch: RefinedBatch) -> None:
+        """Accept the next batch; batches before the cursor were written by an earlier run."""
+        if batch.number < self.delivery.cursor:
+            return
+        selected = self._select(batch.schema, batch.accepted)
+        if self.rows and self.rows + selected.num_rows > self.batch_rows:
+            self.flush()
+        self.tally += Tally(
+            parsed=batch.parsed,
+            duplicate=batch.duplicates,
+            filtered=batch.filtered + batch.accepted.num_rows - selected.num_rows,
+            quarantined=batch.rejected.num_rows,
+            rounded=batch.rounded,
+        )
+        if selected.num_rows:
+            self.waiting.append((batch.schema, selected))
+            self.rows += selected.num_rows
+        self.cursor = batch.number + 1
+        if self.rows >= self.batch_rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; rows and cursor become durable together, or the rows first."""
+        if self.cursor == self.delivery.cursor and not self.waiting:
+            return
+        with self.sink.unit():
+            written = Counts()
+            for schema, table in _together(self.waiting):
+                for piece, replaced in self._by_precedence(schema, table):
+                    written += self.sink.write(schema, piece, replace=replaced)
+            tally = self.tally + Tally(
+                new=written.new,
+                updated=written.updated,
+                unchanged=written.unchanged,
+                superseded=written.superseded,
+            )
+            if tally.settled != tally.parsed:
+                raise AssertionError(f"{self.route.destination}: {tally} does not add up")
+            self.workshop.ledger.advance(self.delivery, self.cursor, tally)
+        self.total += tally
+        self.delivery = replace(self.delivery, cursor=self.cursor)
+        self.tally = Tally()
+        self.waiting = []
+        self.rows = 0
+
+    def _select(self, schema: Schema, table: pa.Table) -> pa.Table:
+        """Keep the rows that some rule of the route lets through."""
+        if not table.num_rows:
+            return table
+        everything = frozenset(self.ids.values())
+        if any(not rule.condition and rule.instruments >= everything for rule in self.route.rules):
+            return table
+        keep = pa.array(np.zeros(table.num_rows, bool))
+        instrument = table[INSTRUMENT].combine_chunks()
+        instrument = instrument.chunk(0) if isinstance(instrument, pa.ChunkedArray) else instrument
+        names = instrument.dictionary.to_pylist()
+        for rule in self.route.rules:
+            member = pa.array([self.ids.get(name) in rule.instruments for name in names], pa.bool_())
+            mask = member.take(instrument.indices)
+            if rule.condition:
+                mask = pc.and_(mask, conditions.select(rule.condition, schema, table))
+            keep = pc.or_(keep, mask)
+        return table.filter(keep)
+
+    def _by_precedence(self, schema: Schema, table: pa.Table) -> Iterator[tuple[pa.Table, bool]]:
+        """Split off the rows a later complete fetch has confirmed: a replay does not replace them."""
+        if not self.confirmed:
+            yield table, True
+            return
+        instrument = table[INSTRUMENT].combine_chunks()
+        instrument = instrument.chunk(0) if isinstance(instrument, pa.ChunkedArray) else instrument
+        ids = pa.array([self.ids[name] for name in instrument.dictionary.to_pylist()], pa.int64())
+        numbers = ids.take(instrument.indices).to_numpy()
+        times = table[schema.time].cast(pa.int64()).to_numpy()
+        late = np.zeros(table.num_rows, bool)
+        for number, windows in self.confirmed.items():
+            for start, end in windows:
+                late |= (numbers == number) & (times >= nanoseconds(start)) & (times < nanoseconds(end))
+        for mask, replaced in ((~late, True), (late, False)):
+            if mask.any():
+                yield table.filter(pa.array(mask)), replaced
+
+
+def _together(waiting: Iterable[tuple[Schema, pa.Table]]) -> Iterator[tuple[Schema, pa.Table]]:
+    """Join tables of one schema that have no key in common in two of them; else keep the vendor's order."""
+    joined: dict[str, tuple[Schema, list[pa.Table]]] = {}
+    for schema, table in waiting:
+        joined.setdefault(schema.name, (schema, []))[1].append(table)
+    for schema, tables in joined.values():
+        if len(tables) == 1:
+            yield schema, tables[0]
+            continue
+        spans = sorted(_span(schema, table) for table in tables)
+        if all(before[1] < after[0] for before, after in zip(spans, spans[1:], strict=False)):
+            yield schema, pa.concat_tables(tables).unify_dictionaries()
+        else:
+            for table in tables:
+                yield schema, table
+
+
+def _span(schema: Schema, table: pa.Table) -> tuple[int, int]:
+    bounds = pc.min_max(table[schema.time].cast(pa.int64())).as_py()
+    return bounds["min"], bounds["max"]
+
+
+def _ahead(batches: Iterator[RefinedBatch]) -> Generator[RefinedBatch, None, None]:
+    """Refine the next batch in a thread while this one is written (decoding and COPY overlap)."""
+    end: Final = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="refine") as pool:
+        upcoming = pool.submit(next, batches, end)
+        while (batch := upcoming.result()) is not end:
+            upcoming = pool.submit(next, batches, end)
+            yield batch  # type: ignore[misc]  # `end` was compared away
+
+
+def positive(instruments: Iterable[InstrumentFacts]) -> frozenset[str]:
+    """Return the texts of the instruments whose asset class has positive prices only."""
+    return frozenset(
+        str(instrument.name) for instrument in instruments if ASSET_CLASSES.get(instrument.name.asset_class, False)
+    )
+
+
+def describe(request: Request) -> dict[str, Any]:
+    """Return what a request asks as JSON for the landing; no secret is in it."""
+    return {
+        "vendor": request.job.source.vendor,
+        "source": request.job.source.name,
+        "options": request.job.source.options,
+        "schema": request.job.schema,
+        "identity": request.identity,
+        "instruments": [
+            {
+                "id": instrument.id,
+                "name": str(instrument.name),
+                "symbols": [
+                    [symbol.symbol, symbol.start.isoformat(), symbol.end.isoformat()] for symbol in instrument.symbols
+                ],
+                "start": instrument.start.isoformat(),
+                "end": instrument.end.isoformat(),
+            }
+            for instrument in request.instruments
+        ],
+    }
+
+
+def undescribe(request: dict[str, Any]) -> tuple[InstrumentFacts, ...]:
+    """Return the instruments of a described request."""
+    return tuple(
+        InstrumentFacts(
+            item["id"],
+            InstrumentName.parse(item["name"]),
+            tuple(
+                SymbolInterval(symbol, datetime.fromisoformat(start), datetime.fromisoformat(end))
+                for symbol, start, end in item["symbols"]
+            ),
+            datetime.fromisoformat(item["start"]),
+            datetime.fromisoformat(item["end"]),
+        )
+        for item in request["instruments"]
+    )
+

@@ -1,0 +1,93 @@
+"""Finds vendors and destination kinds by scanning; a plug-in's name is its file's name.
+
+Nothing is registered by hand: a module in `flows.extractors` or `flows.sinks` that defines a subclass of
+the base is found. Modules must import without their vendor's SDK (each SDK is imported where it is used).
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import ValidationError
+
+from catalog.errors import ConfigError
+from catalog.errors import unknown
+
+
+class Options(BaseModel):
+    """Base of every class that declares options: unknown names are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+
+
+@cache
+def extractors() -> Mapping[str, Any]:
+    """Return every vendor's extractor class by name."""
+    from flows.extractors.base import BaseExtractor
+
+    return _scan("flows.extractors", BaseExtractor)
+
+
+@cache
+def sinks() -> Mapping[str, Any]:
+    """Return every destination kind's sink class by name."""
+    from flows.sinks.base import Sink
+
+    return _scan("flows.sinks", Sink)
+
+
+def extractor(name: str) -> Any:
+    """Return the extractor class of a vendor; ConfigError names the accepted ones."""
+    return _pick("vendor", name, extractors())
+
+
+def sink(name: str) -> Any:
+    """Return the sink class of a destination kind; ConfigError names the accepted ones."""
+    return _pick("destination kind", name, sinks())
+
+
+def read_options(owner: str, declared: type[Options], values: Mapping[str, Any]) -> Any:
+    """Return `values` as the class that declares them; ConfigError lists every fault at once."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{owner}: options {values!r} are not a mapping of names to values")
+    try:
+        return declared.model_validate(dict(values))
+    except ValidationError as error:
+        accepted = ", ".join(sorted(declared.model_fields)) or "none"
+        faults = []
+        for fault in error.errors(include_url=False):
+            name = ".".join(str(part) for part in fault["loc"])
+            if fault["type"] == "extra_forbidden":
+                faults.append(f"{owner}: option {name!r} is unknown; have: {accepted}")
+            elif fault["type"] == "missing":
+                faults.append(f"{owner}: option {name!r} is required")
+            else:
+                where = f"option {name!r} " if name else ""
+                faults.append(f"{owner}: {where}{str(fault['input'])[:200]!r} is wrong: {fault['msg']}")
+        raise ConfigError(*faults) from None
+
+
+def _pick(thing: str, name: str, have: Mapping[str, Any]) -> Any:
+    if name not in have:
+        raise ConfigError(unknown(thing, name, have))
+    return have[name]
+
+
+def _scan(package: str, base: type) -> Mapping[str, Any]:
+    found: dict[str, Any] = {}
+    for module_info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if module_info.name == "base":
+            continue
+        module = importlib.import_module(f"{package}.{module_info.name}")
+        for _, member in inspect.getmembers(module, inspect.isclass):
+            if issubclass(member, base) and member.__module__ == module.__name__ and not inspect.isabstract(member):
+                if member.name in found:
+                    raise ConfigError(f"{package}: the name {member.name!r} is given twice")
+                found[member.name] = member
+    return MappingProxyType(found)

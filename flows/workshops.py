@@ -1,0 +1,47 @@
+"""Puts a job together with this machine: settings, landing, ledger and sinks."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from django.conf import settings
+
+from flows import registry
+from flows.extractors.base import Context
+from flows.job import Job
+from flows.job import RouteFacts
+from flows.job import SourceFacts
+from flows.landing import Landing
+from flows.pipeline import Ledger
+from flows.pipeline import Workshop
+from flows.sinks.base import Sink
+from flows.sinks.base import Target
+
+
+def context() -> Context:
+    """Return what extractors may use of this machine."""
+    return Context(tuple(Path(root) for root in settings.FILES_ROOT), dict(os.environ))
+
+
+def landing() -> Landing:
+    """Return the landing of this installation."""
+    return Landing(Path(settings.LANDING_URL))
+
+
+def target(name: str, ids: dict[str, int]) -> Target:
+    """Return what sinks may use of this machine."""
+    return Target(name, ids, Path(settings.EXPORT_ROOT), dict(os.environ))
+
+
+def open_sink(route: RouteFacts, job: Job) -> Sink:
+    """Return the sink of a route, ready for a with-statement."""
+    ids = {str(instrument.name): instrument.id for instrument in job.instruments}
+    made: Sink = registry.sink(route.kind)(route.options, target(route.destination, ids))
+    return made
+
+
+def workshop(source: SourceFacts, ledger: Ledger, progress: Callable[[str, int], None] | None = None) -> Workshop:
+    """Return all that running the source's jobs takes."""
+    extractor = registry.extractor(source.vendor)(source, context())
+    made = Workshop(extractor, landing(), ledger, open_sink)
+    return made if progress is None else Workshop(extractor, landing(), ledger, open_sink, progress)
