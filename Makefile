@@ -47,4 +47,4 @@ lock: install
 	touch $@
 
 .env:
-	cp .env.example .env
+	install -m 600 .env.example .env

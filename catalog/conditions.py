@@ -73,7 +73,8 @@ _TOKEN: Final = re.compile(
 )
 _HINTS: Final = {"=": "==", "&": "and", "&&": "and", "|": "or", "||": "or", "!": "not", "~": "not"}
 _TIME: Final = re.compile(
-    r"(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d{1,9}))?(?:Z|([-+])(\d\d):([0-5]\d))", re.ASCII
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d{1,9}))?(?:Z|([-+])([01]\d|2[0-3]):([0-5]\d))",
+    re.ASCII,
 )
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00")
 
@@ -294,7 +295,7 @@ def _nanoseconds(text: str) -> int | None:
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
     seconds = (since + offset if sign == "-" else since - offset) // timedelta(seconds=1)
     instant = seconds * 10**9 + int((fraction or "").ljust(9, "0"))
-    return instant if -(2**63) < instant < 2**63 and int(hours or 0) < 24 else None
+    return instant if -(2**63) < instant < 2**63 else None
 
 
 class _Compiler:

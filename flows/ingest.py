@@ -5,6 +5,7 @@ from itertools import groupby
 
 from catalog.errors import DataflowError
 from flows.claims import claim
+from flows.derive import store_indicators
 from flows.job import Job
 from flows.ledger import CatalogLedger
 from flows.ledger import recorded
@@ -39,6 +40,7 @@ def run_source(
             kit = workshop(source, CatalogLedger(record), lambda what, count: progress(source.name, what, count))
             for job in jobs:
                 outcome.add(run(job, kit))
+                outcome.add(store_indicators(job))
         except DataflowError as error:
             outcome.errors.append(str(error))
         record.error = "\n".join(outcome.errors)[:10_000]

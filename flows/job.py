@@ -81,7 +81,6 @@ class StoredChain:
     """An indicator chain whose values are stored, for some instruments of the job."""
 
     chain: str
-    indicator_id: int
     instruments: frozenset[int]
 
 

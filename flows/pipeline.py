@@ -34,7 +34,6 @@ import pyarrow.compute as pc
 
 from catalog import conditions
 from catalog.asset_classes import ASSET_CLASSES
-from catalog.errors import DataflowError
 from catalog.errors import PermanentError
 from catalog.keys import InstrumentName
 from catalog.schemas import INSTRUMENT
@@ -199,16 +198,33 @@ def run(job: Job, workshop: Workshop) -> Outcome:
     """Run one job: first what landed earlier and was not delivered, then what is missing."""
     outcome = Outcome()
     _catch_up(job, workshop, outcome)
-    try:
-        for request in workshop.extractor.requests(job):
-            wanted = request if job.again else workshop.ledger.missing(request)
-            if wanted is None:
-                outcome.skipped += 1
-                continue
-            _fetch_and_deliver(wanted, workshop, outcome)
-    except DataflowError as error:
-        outcome.errors.append(f"source {job.source.name!r}: {error}")
+    extract_missing(job, workshop, outcome, partial(_deliver_fetch, job, workshop, outcome))
     return outcome
+
+
+def extract_missing(
+    job: Job, workshop: Workshop, outcome: Outcome, landed: Callable[[FetchRef], None] = lambda fetch: None
+) -> None:
+    """Land every request of a job that no complete fetch covers; `landed` is told of each.
+
+    A request that fails for good (a damaged file) is noted and does not stop the others.
+    """
+    for request in workshop.extractor.requests(job):
+        wanted = request if job.again else workshop.ledger.missing(request)
+        if wanted is None:
+            outcome.skipped += 1
+            continue
+        try:
+            fetch = extract(wanted, workshop)
+        except PermanentError as error:
+            outcome.errors.append(str(error))
+            continue
+        outcome.fetches += 1
+        landed(fetch)
+
+
+def _deliver_fetch(job: Job, workshop: Workshop, outcome: Outcome, fetch: FetchRef) -> None:
+    outcome.add(deliver(fetch, job, workshop.ledger.deliveries(job, fetch), workshop))
 
 
 def _catch_up(job: Job, workshop: Workshop, outcome: Outcome) -> None:
@@ -217,18 +233,6 @@ def _catch_up(job: Job, workshop: Workshop, outcome: Outcome) -> None:
         waiting.setdefault(delivery.fetch.id, []).append(delivery)
     for _, deliveries in sorted(waiting.items()):
         outcome.add(deliver(deliveries[0].fetch, job, deliveries, workshop))
-
-
-def _fetch_and_deliver(request: Request, workshop: Workshop, outcome: Outcome) -> None:
-    try:
-        fetch = extract(request, workshop)
-    except PermanentError as error:
-        # other requests of the job may be sound: one damaged file does not stop the folder
-        outcome.errors.append(str(error))
-        return
-    outcome.fetches += 1
-    deliveries = workshop.ledger.deliveries(request.job, fetch)
-    outcome.add(deliver(fetch, request.job, deliveries, workshop))
 
 
 def extract(request: Request, workshop: Workshop) -> FetchRef:
@@ -355,10 +359,17 @@ def _by_chunks(schema: Schema, table: pa.Table) -> Iterator[pa.Table]:
         yield table.filter(pa.array(np.isin(chunks, distinct[first : first + MAX_CHUNKS])))
 
 
-def deliver(fetch: FetchRef, job: Job, deliveries: Sequence[DeliveryRef], workshop: Workshop) -> Outcome:
-    """Refine a landed fetch once and write it to each delivery's destination, from its cursor.
+def deliver(
+    fetch: FetchRef,
+    job: Job,
+    deliveries: Sequence[DeliveryRef],
+    workshop: Workshop,
+    batches: Iterator[RefinedBatch] | None = None,
+) -> Outcome:
+    """Write the refined batches of a landed fetch to each delivery's destination, from its cursor.
 
-    One failing route is noted and left pending; the others go on.
+    Refines the landed pages unless their `batches` are given. One failing route is noted and left pending;
+    the others go on.
     """
     outcome = Outcome()
     routes = {route.destination: route for route in job.routes}
@@ -372,8 +383,8 @@ def deliver(fetch: FetchRef, job: Job, deliveries: Sequence[DeliveryRef], worksh
         ]
         for writer in writers:
             _attempt(writer, partial(writer.open, stack, job), failed)
-        with closing(_ahead(refine(fetch, workshop))) as batches:
-            for batch in batches:
+        with closing(_ahead(batches if batches is not None else refine(fetch, workshop))) as stream:
+            for batch in stream:
                 parsed.append(batch.parsed)
                 _keep_faults(batch, fetch, workshop, outcome)
                 for writer in writers:

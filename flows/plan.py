@@ -6,7 +6,6 @@ Series that name the same instrument and schema are one extraction with united r
 
 from collections.abc import Collection
 from collections.abc import Iterable
-from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
@@ -19,7 +18,6 @@ from catalog.errors import ConfigError
 from catalog.errors import unknown
 from catalog.keys import InstrumentName
 from catalog.models import DataSource
-from catalog.models import Indicator
 from catalog.models import Instrument
 from catalog.models import InstrumentSymbol
 from catalog.models import OutputDestination
@@ -35,7 +33,7 @@ from flows.job import Rule
 from flows.job import SourceFacts
 from flows.job import StoredChain
 from flows.job import SymbolInterval
-from transforms.chains import parse_chains
+from transforms.chains import read_chains
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ def plan(selection: Selection) -> list[Job]:
             if home:
                 homes.update(numbers)
         if transforms:
-            for chain in parse_chains(transforms, schema):
+            for chain in read_chains(transforms):
                 if chain.stored:
                     part.chains.setdefault(chain.text, set()).update(numbers)
     facts = _facts(sources, instruments)
@@ -142,7 +140,7 @@ def plan(selection: Selection) -> list[Job]:
                 for number, window in sorted(part.windows.items())
             ),
             routes=tuple(_route(destinations[pk], part, *part.routes[pk]) for pk in sorted(part.routes)),
-            chains=tuple(_chains(part, schema)),
+            chains=tuple(StoredChain(text, frozenset(numbers)) for text, numbers in sorted(part.chains.items())),
             again=selection.again,
         )
         for (source_id, schema), part in parts.items()
@@ -279,8 +277,3 @@ def _route(
         frozenset(home),
     )
 
-
-def _chains(part: _Part, schema: str) -> Iterator[StoredChain]:
-    for text, numbers in sorted(part.chains.items()):
-        indicator, _ = Indicator.objects.get_or_create(chain=text, input_schema=schema, version=1)
-        yield StoredChain(text, indicator.pk, frozenset(numbers))

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from catalog.errors import ConfigError
 from catalog.errors import unknown
@@ -19,9 +20,7 @@ from catalog.schemas import NANOSECONDS
 from catalog.schemas import TIMEFRAMES
 from transforms.base import BaseTransformer
 from transforms.columns import TIME
-from transforms.columns import Array
 from transforms.columns import exact
-from transforms.columns import kernels
 from transforms.columns import require
 from transforms.columns import require_order
 
@@ -36,7 +35,7 @@ _UNITS: Final = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "we
 # sums have 76 digits: Arrow's decimal128 sum wraps around without a word
 _SUM: Final = pa.decimal256(76, 18)
 _FACTOR: Final = pa.decimal256(37, 18)
-_EVERY: Final = kernels.ScalarAggregateOptions(skip_nulls=False, min_count=1)
+_EVERY: Final = pc.ScalarAggregateOptions(skip_nulls=False, min_count=1)
 _EXACT: Final = Context(prec=100)
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
@@ -139,17 +138,17 @@ class Resample(BaseTransformer):
     def _intraday(self) -> bool:
         return self.timeframe[-1] in "smh"
 
-    def _labels(self, times: Array) -> Array:
+    def _labels(self, times: pa.ChunkedArray) -> pa.ChunkedArray:
         """Return the label of each row's bar."""
         count = int(self.timeframe.rstrip("smhdwo"))
         unit = _UNITS[self.timeframe.lstrip("0123456789")]
         if self._intraday:
-            return kernels.floor_temporal(times, count, unit)
+            return pc.floor_temporal(times, count, unit)
         hours, minutes = map(int, self.rolls.split(":"))
         ahead = timedelta(hours=-hours, minutes=-minutes) % timedelta(days=1)
-        local = kernels.local_timestamp(times.cast(pa.timestamp("ns", self.zone)))
-        dates = kernels.floor_temporal(kernels.add(local, pa.scalar(ahead, pa.duration("ns"))), count, unit)
-        return kernels.assume_timezone(dates, "UTC")
+        local = pc.local_timestamp(times.cast(pa.timestamp("ns", self.zone)))
+        dates = pc.floor_temporal(pc.add(local, pa.scalar(ahead, pa.duration("ns"))), count, unit)
+        return pc.assume_timezone(dates, "UTC")
 
 
 def _known_zone(name: str) -> bool:
@@ -174,33 +173,33 @@ def _rows(table: pa.Table) -> pa.Table:
         for field in _BAR
     ]
     rows = pa.table(columns, schema=_BAR)
-    priced = kernels.is_valid(rows["open"])
+    priced = pc.is_valid(rows["open"])
     for name in _PRICES[1:]:
-        priced = kernels.and_(priced, kernels.is_valid(rows[name]))
+        priced = pc.and_(priced, pc.is_valid(rows[name]))
     return rows.filter(priced).combine_chunks()
 
 
-def _runs(labels: Array) -> tuple[Any, Any]:
+def _runs(labels: pa.ChunkedArray) -> tuple[Any, Any]:
     """Return the first row of each bar, and for each row the number of its bar."""
     instants: Any = labels.cast(pa.int64()).to_numpy()
     first = np.append(True, np.diff(instants) != 0)[: instants.size]
     return np.flatnonzero(first), np.cumsum(first)
 
 
-def _turnover(rows: pa.Table) -> Array:
+def _turnover(rows: pa.Table) -> pa.ChunkedArray:
     """Return price times quantity with all 36 digits; zero where nothing was traded."""
-    turnover = kernels.multiply(_factor(rows["vwap"]), _factor(rows["volume"]))
-    nothing = kernels.equal(rows["volume"], pa.scalar(Decimal(0), DECIMAL))
-    return kernels.if_else(nothing, pa.scalar(Decimal(0), turnover.type), turnover)
+    turnover = pc.multiply(_factor(rows["vwap"]), _factor(rows["volume"]))
+    nothing = pc.equal(rows["volume"], pa.scalar(Decimal(0), DECIMAL))
+    return pc.if_else(nothing, pa.scalar(Decimal(0), turnover.type), turnover)
 
 
-def _factor(column: Array) -> Array:
+def _factor(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the numbers with one digit less, so that a product has at most 76; null where that loses one."""
-    fits = kernels.less(kernels.abs(column), pa.scalar(Decimal(10**19), DECIMAL))
-    return kernels.if_else(fits, column, pa.scalar(None, DECIMAL)).cast(_FACTOR)
+    fits = pc.less(pc.abs(column), pa.scalar(Decimal(10**19), DECIMAL))
+    return pc.if_else(fits, column, pa.scalar(None, DECIMAL)).cast(_FACTOR)
 
 
-def _quotients(turnovers: Array, volumes: Array) -> Array:
+def _quotients(turnovers: pa.ChunkedArray, volumes: pa.ChunkedArray) -> pa.Array:
     """Return turnover / volume, rounded half-even to 18 digits; null where there is no volume."""
     pairs = zip(turnovers.to_pylist(), volumes.to_pylist(), strict=True)
     return pa.array([_quotient(turnover, volume) for turnover, volume in pairs], DECIMAL)

@@ -21,21 +21,35 @@ class SeriesChain:
 
 
 def parse_chains(text: str, schema: str) -> tuple[SeriesChain, ...]:
-    """Read the transforms of a series of `schema`; ConfigError lists every fault of every chain."""
-    chains: list[SeriesChain] = []
-    faults: list[str] = []
-    for part in _parts(text):
+    """Read and check the transforms of a series of `schema`; ConfigError lists every fault of every chain."""
+    # the transforms' library takes a second to import; reading a chain that was checked does not need it
+    from transforms.registry import make
+
+    chains, faults = _read(text)
+    for chain in chains:
+        if not schema.startswith("ohlcv-"):
+            faults.append(f"transform {chain.text!r}: schema {schema!r} has no bars; accepted: schemas ohlcv-*")
+            continue
         try:
-            chain = _parse(part, schema)
+            made = make(chain.text)
         except ConfigError as error:
             faults.extend(error.faults)
             continue
-        if any(other.text == chain.text for other in chains):
-            faults.append(f"transform {chain.text!r} is given twice")
-        chains.append(chain)
+        if made.inputs != 1:
+            faults.append(f"transform {chain.text!r} takes {made.inputs} series; accepted here: those that take one")
+        elif chain.stored and not made.labels:
+            faults.append(f"transform {chain.text!r} gives no indicator, so '{STORE}' cannot follow it")
     if faults:
         raise ConfigError(*faults)
-    return tuple(chains)
+    return chains
+
+
+def read_chains(text: str) -> tuple[SeriesChain, ...]:
+    """Read transforms that were checked before; ConfigError when the text cannot be read at all."""
+    chains, faults = _read(text)
+    if faults:
+        raise ConfigError(*faults)
+    return chains
 
 
 def print_chains(chains: tuple[SeriesChain, ...]) -> str:
@@ -58,15 +72,18 @@ def _parts(text: str) -> list[str]:
     return [part.strip() for part in [*parts, current] if part.strip()]
 
 
-def _parse(part: str, schema: str) -> SeriesChain:
-    from transforms.registry import make
-
-    specs = spec.parse(part)
-    stored = len(specs) > 1 and specs[-1] == spec.TransformSpec(STORE)
-    if stored:
-        specs = specs[:-1]
-    text = spec.text(specs)
-    if not schema.startswith("ohlcv-"):
-        raise ConfigError(f"transform {text!r}: series of schema {schema!r} have no bars; accepted: schemas ohlcv-*")
-    make(text)
-    return SeriesChain(text, stored)
+def _read(text: str) -> tuple[tuple[SeriesChain, ...], list[str]]:
+    chains: list[SeriesChain] = []
+    faults: list[str] = []
+    for part in _parts(text):
+        try:
+            specs = spec.parse(part)
+        except ConfigError as error:
+            faults.extend(error.faults)
+            continue
+        stored = len(specs) > 1 and specs[-1] == spec.TransformSpec(STORE)
+        chain = SeriesChain(spec.text(specs[:-1] if stored else specs), stored)
+        if any(other.text == chain.text for other in chains):
+            faults.append(f"transform {chain.text!r} is given twice")
+        chains.append(chain)
+    return tuple(chains), faults

@@ -1,14 +1,13 @@
 """Columns of Arrow tables as transforms need them: which there are, their numbers, their order."""
 
 from collections.abc import Iterable
-from typing import Any
 from typing import Final
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 
 from catalog.errors import ConfigError
 from catalog.errors import SchemaMismatch
@@ -16,11 +15,6 @@ from catalog.schemas import NANOSECONDS
 
 TIME: Final = "ts_event"
 
-# the published stubs know few of the types that Arrow's compute functions take and give
-#: Arrow's compute functions
-kernels: Final[Any] = pyarrow.compute
-#: an Arrow array, chunked or not
-Array: TypeAlias = Any
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -45,7 +39,7 @@ def numeric(kind: pa.DataType) -> bool:
 
 def exact(kind: pa.DataType) -> bool:
     """Whether values of this type are exact numbers."""
-    return pa.types.is_decimal(kind) or pa.types.is_integer(kind)
+    return bool(pa.types.is_decimal(kind) or pa.types.is_integer(kind))
 
 
 def sole(schema: pa.Schema) -> str | None:
@@ -54,12 +48,12 @@ def sole(schema: pa.Schema) -> str | None:
     return others[0] if len(others) == 1 else None
 
 
-def floats(column: Array) -> Floats:
+def floats(column: pa.ChunkedArray) -> Floats:
     """Return the numbers as float64, nulls as NaN."""
     if pa.types.is_decimal(column.type):
         # arrow's direct cast is one bit off for 1 % of prices (3.614886 becomes 3.6148860000000003)
         column = column.cast(pa.string())
-    values: Floats = kernels.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    values: Floats = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return values
 
 
@@ -67,7 +61,7 @@ def require_order(owner: str, table: pa.Table, *, distinct: bool) -> None:
     """Raise SchemaMismatch unless the times are without null and in order, `distinct`: none twice."""
     if table[TIME].null_count:
         raise SchemaMismatch(f"{owner}: {table[TIME].null_count} rows have no {TIME}")
-    times: Any = table[TIME].cast(pa.int64()).to_numpy()
+    times = table[TIME].cast(pa.int64()).to_numpy()
     steps = np.diff(times)
     wrong = np.flatnonzero(steps <= 0 if distinct else steps < 0)
     if wrong.size:

@@ -4,14 +4,13 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from catalog.schemas import DECIMAL
 from transforms.base import BaseTransformer
 from transforms.columns import TIME
-from transforms.columns import Array
 from transforms.columns import exact
 from transforms.columns import floats
-from transforms.columns import kernels
 from transforms.columns import require
 from transforms.columns import require_order
 from transforms.columns import sole
@@ -51,7 +50,7 @@ class Pair(BaseTransformer):
         """Return the type of the value."""
 
     @abstractmethod
-    def combine(self, left: Array, right: Array) -> Array:
+    def combine(self, left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
         """Return the value of each joined row, in the type that `kind` tells."""
 
 
@@ -65,12 +64,12 @@ class Spread(Pair):
         """Return decimal for decimals, float64 where one is a float."""
         return DECIMAL if exact(left) and exact(right) else pa.float64()
 
-    def combine(self, left: Array, right: Array) -> Array:
+    def combine(self, left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
         """Subtract."""
         kind = self.kind(left.type, right.type)
         # one digit more than two decimals of 38 can differ by
         wide = pa.decimal256(39, 18) if kind == DECIMAL else kind
-        return kernels.subtract(left.cast(wide), right.cast(wide)).cast(kind)
+        return pc.subtract(left.cast(wide), right.cast(wide)).cast(kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +82,11 @@ class Ratio(Pair):
         """Return float64: few quotients are decimals."""
         return pa.float64()
 
-    def combine(self, left: Array, right: Array) -> Array:
+    def combine(self, left: pa.ChunkedArray, right: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
         """Divide."""
         divisor = pa.array(floats(right))
-        quotient = kernels.divide(pa.array(floats(left)), divisor)
-        return kernels.if_else(kernels.is_finite(quotient), quotient, pa.scalar(None, pa.float64()))
+        quotient = pc.divide(pa.array(floats(left)), divisor)
+        return pc.if_else(pc.is_finite(quotient), quotient, pa.scalar(None, pa.float64()))
 
 
 def _value(schema: pa.Schema) -> str:

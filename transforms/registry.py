@@ -21,6 +21,7 @@ from transforms.spec import Value
 from transforms.spec import parse
 from transforms.values import BoundIndicator
 from transforms.values import IndicatorValues
+from transforms.values import canonical
 
 
 @cache
@@ -80,4 +81,4 @@ def _values(spec: TransformSpec, members: Sequence[str]) -> IndicatorValues:
         own: dict[str, Value] = {name: filled[name] for name in found.parameters}
         columns.append(BoundIndicator(found, own))
     name = members[0] if len(members) == 1 else spec.name
-    return IndicatorValues(TransformSpec(name, filled), tuple(columns))
+    return IndicatorValues(canonical(name, filled), tuple(columns))

@@ -75,6 +75,9 @@ def parse(source: str) -> tuple[TransformSpec, ...]:
         raise ConfigError(f"transform {_shown(source)} is empty; write name(parameter=value), steps joined by ' | '")
     if len(source) > MAX_TEXT:
         raise ConfigError(f"transform {_shown(source)} is longer than {MAX_TEXT} characters")
+    if not source.isascii():
+        # Python would read such letters as their plain cousins
+        raise ConfigError(f"transform {ascii(source[:_SHOWN])} holds characters other than ASCII")
     steps = _steps(_tree(source))
     if len(steps) > MAX_STEPS:
         raise ConfigError(f"transform {_shown(source)} has {len(steps)} steps; at most {MAX_STEPS} are accepted")
@@ -116,7 +119,7 @@ def _spec(step: ast.expr, source: str) -> TransformSpec:
     if isinstance(step, ast.Name):
         return TransformSpec(step.id)
     if not isinstance(step, ast.Call) or not isinstance(step.func, ast.Name):
-        raise ConfigError(f"step {_shown(_segment(source, step))} is not of the form name(parameter=value)")
+        raise ConfigError(f"step {_segment(source, step)} is not of the form name(parameter=value)")
     owner = step.func.id
     faults = [f"{owner}: every value needs its parameter's name: name=value"] if step.args else []
     parameters: dict[str, Value] = {}
@@ -175,5 +178,5 @@ def _shown(value: object) -> str:
     """Return the value for a message, cut to what a person reads."""
     if isinstance(value, int) and abs(value) > MAX_WHOLE:
         return "a very large number"
-    shown = repr(value)
+    shown = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
     return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."

@@ -28,7 +28,6 @@ import pyarrow as pa
 from transforms.base import ANCHORED
 from transforms.base import BaseTransformer
 from transforms.columns import TIME
-from transforms.columns import Array
 from transforms.columns import Floats
 from transforms.columns import floats
 from transforms.columns import require
@@ -131,6 +130,11 @@ def adapt(
     )
 
 
+def canonical(name: str, parameters: Mapping[str, Value]) -> TransformSpec:
+    """Return the spec that names all parameters but those that are None, which say nothing."""
+    return TransformSpec(name, {key: value for key, value in parameters.items() if value is not None})
+
+
 @dataclass(frozen=True, slots=True)
 class BoundIndicator:
     """One indicator with its parameters filled in: one column of values."""
@@ -140,8 +144,8 @@ class BoundIndicator:
 
     @property
     def spec(self) -> TransformSpec:
-        """The canonical spec of this one value; its text is the column's label."""
-        return TransformSpec(self.indicator.name, self.parameters)
+        """The canonical spec of this one value, every parameter filled in; its text is the column's label."""
+        return canonical(self.indicator.name, self.parameters)
 
     @property
     def warmup(self) -> int | None:
@@ -160,7 +164,7 @@ class BoundIndicator:
             return {first: only}
         return {name: name for name in self.indicator.inputs}
 
-    def compute(self, table: pa.Table) -> Array:
+    def compute(self, table: pa.Table) -> pa.Array:
         """Return the values for the rows of a table."""
         columns = {name: floats(table[source]) for name, source in self.sources(table.schema).items()}
         whole = np.logical_and.reduce([np.isfinite(column) for column in columns.values()])
@@ -206,5 +210,5 @@ class IndicatorValues(BaseTransformer):
         """Return the values, null where there is none."""
         (table,) = inputs
         require_order(str(self.spec), table, distinct=True)
-        arrays: list[Any] = [table[TIME], *(column.compute(table) for column in self.columns)]
+        arrays = [table[TIME], *(column.compute(table) for column in self.columns)]
         return pa.table(arrays, schema=self.output(table.schema))

@@ -101,7 +101,9 @@ class Store:
             raw = self._copy_out(schema, names, fields, where, params, ordering, exact)
         else:
             with self.connection.cursor() as cursor:
-                cursor.execute(f"SELECT {names} FROM {_table(schema)} WHERE {where}{ordering}", params)
+                # as text: Django's converter would make a datetime of each time
+                texts = names.replace(_quoted(schema.time), f"CAST({_quoted(schema.time)} AS text)", 1)
+                cursor.execute(f"SELECT {texts} FROM {_table(schema)} WHERE {where}{ordering}", params)
                 found = cursor.fetchall()
             raw = _from_text(schema, fields, found, exact)
         return _from_columns(schema, raw, wanted, instruments)

@@ -11,6 +11,7 @@ from catalog.models.ledger import Fetch
 from catalog.models.ledger import Quarantined
 from catalog.models.ledger import Run
 from catalog.models.series import Indicator
+from catalog.models.series import IndicatorCursor
 from catalog.models.series import TimeSeries
 from catalog.models.sources import DataSource
 
@@ -21,6 +22,7 @@ __all__ = [
     "Delivery",
     "Fetch",
     "Indicator",
+    "IndicatorCursor",
     "Instrument",
     "InstrumentSymbol",
     "OutputDestination",

@@ -101,3 +101,17 @@ class Indicator(models.Model):
 
     def __str__(self) -> str:
         return f"{self.chain} of {self.input_schema}"
+
+
+class IndicatorCursor(models.Model):
+    """How far a stored indicator of an instrument has followed its bars: the last fetch whose rows it has seen."""
+
+    indicator = models.ForeignKey(Indicator, models.CASCADE, related_name="cursors")
+    instrument = models.ForeignKey("catalog.Instrument", models.CASCADE, related_name="indicator_cursors")
+    destination = models.ForeignKey("catalog.OutputDestination", models.CASCADE, related_name="indicator_cursors")
+    fetch_id = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=("indicator", "instrument", "destination"), name="indicator_cursor_once")
+        ]
