@@ -20,7 +20,7 @@ demo: install .env
 run: install .env
 	scripts/run
 
-test: services lint
+test: lint services
 	pytest
 
 lint: install

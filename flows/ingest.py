@@ -1,6 +1,7 @@
 """Runs jobs in this process: the pipeline without Prefect."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import groupby
 
 from catalog.errors import DataflowError
@@ -10,6 +11,7 @@ from flows.job import Job
 from flows.ledger import CatalogLedger
 from flows.ledger import recorded
 from flows.pipeline import Outcome
+from flows.pipeline import catch_up
 from flows.pipeline import run
 from flows.plan import Selection
 from flows.plan import plan
@@ -29,21 +31,39 @@ def ingest(selection: Selection, progress: Progress = lambda source, what, count
     return outcomes
 
 
+def replay(selection: Selection, fetches: Sequence[int] = ()) -> dict[str, Outcome]:
+    """Refine and deliver landed fetches of the selection again, from their first row; the vendor is not asked."""
+    outcomes: dict[str, Outcome] = {}
+    for name, jobs in groupby(plan(selection), key=lambda job: job.source.name):
+        outcomes[name] = run_source(list(jobs), selection, again_from=fetches)
+    return outcomes
+
+
 def run_source(
-    jobs: list[Job], selection: Selection, progress: Progress = lambda source, what, count: None, flow_run: str = ""
+    jobs: list[Job],
+    selection: Selection,
+    progress: Progress = lambda source, what, count: None,
+    again_from: Sequence[int] | None = None,
 ) -> Outcome:
-    """Run the jobs of one source under its claim, recorded as one run."""
+    """Run the jobs of one source under its claim, recorded as one run.
+
+    With `again_from`, landed fetches (these, or all where it is empty) are replayed and nothing is fetched.
+    """
     source = jobs[0].source
     outcome = Outcome()
-    with claim(f"source-{source.id}"), recorded(source.id, selection.describe(), flow_run=flow_run) as record:
+    kind = "historical" if again_from is None else "replay"
+    with claim(f"source-{source.id}"), recorded(source.id, selection.describe(), kind) as record:
         try:
-            kit = workshop(source, CatalogLedger(record), lambda what, count: progress(source.name, what, count))
+            ledger = CatalogLedger(record)
+            kit = workshop(source, ledger, lambda what, count: progress(source.name, what, count))
             for job in jobs:
-                outcome.add(run(job, kit))
+                if again_from is None:
+                    outcome.add(run(job, kit))
+                else:
+                    ledger.restart(job, again_from)
+                    outcome.add(catch_up(job, kit))
                 outcome.add(store_indicators(job))
         except DataflowError as error:
             outcome.errors.append(str(error))
         record.error = "\n".join(outcome.errors)[:10_000]
     return outcome
-
-

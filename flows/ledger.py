@@ -36,6 +36,8 @@ MAX_QUARANTINED: Final = 10_000
 _COUNTS: Final = ("new", "updated", "unchanged", "duplicate", "superseded", "filtered", "quarantined")
 # a bulk insert holds its rows in memory and, in SQLite, one parameter for each value
 _CHUNK: Final = 500
+# SQLite's limit of parameters in one statement, with room for the others
+_MAX_PARAMETERS: Final = 30_000
 
 
 class CatalogLedger:
@@ -139,6 +141,28 @@ class CatalogLedger:
             )
             for delivery in waiting
         ]
+
+    def waiting(self, job: Job) -> int:
+        """Return how many deliveries of the job are not done; nothing is made or changed."""
+        return (
+            Delivery.objects.filter(fetch__source_id=job.source.id, schema=job.schema, fetch__complete=True)
+            .exclude(status=Delivery.Status.DELIVERED)
+            .count()
+        )
+
+    def restart(self, job: Job, fetches: Sequence[int] = ()) -> int:
+        """Make the job's delivered fetches (or some of them) wait again, from their first batch; returns how many."""
+        done = Delivery.objects.filter(
+            fetch__source_id=job.source.id, schema=job.schema, fetch__complete=True,
+            fetch__coverage__instrument__in=[instrument.id for instrument in job.instruments][:_MAX_PARAMETERS],
+        )  # fmt: skip
+        if fetches:
+            done = done.filter(fetch_id__in=fetches)
+        zeros = dict.fromkeys((*_COUNTS, "parsed", "pending", "rounded", "cursor"), 0)
+        numbers = list(done.distinct().values_list("pk", flat=True))
+        with transaction.atomic():
+            Quarantined.objects.filter(fetch__deliveries__in=numbers).delete()
+            return Delivery.objects.filter(pk__in=numbers).update(status=Delivery.Status.PENDING, error="", **zeros)
 
     def quarantine(self, fetch: FetchRef, part: int, rejected: pa.Table) -> None:
         room = MAX_QUARANTINED - Quarantined.objects.filter(fetch_id=fetch.id).count()

@@ -196,8 +196,7 @@ class Outcome:
 
 def run(job: Job, workshop: Workshop) -> Outcome:
     """Run one job: first what landed earlier and was not delivered, then what is missing."""
-    outcome = Outcome()
-    _catch_up(job, workshop, outcome)
+    outcome = catch_up(job, workshop)
     extract_missing(job, workshop, outcome, partial(_deliver_fetch, job, workshop, outcome))
     return outcome
 
@@ -227,12 +226,15 @@ def _deliver_fetch(job: Job, workshop: Workshop, outcome: Outcome, fetch: FetchR
     outcome.add(deliver(fetch, job, workshop.ledger.deliveries(job, fetch), workshop))
 
 
-def _catch_up(job: Job, workshop: Workshop, outcome: Outcome) -> None:
+def catch_up(job: Job, workshop: Workshop) -> Outcome:
+    """Deliver what landed earlier and some route of the job does not have, oldest fetch first."""
+    outcome = Outcome()
     waiting: dict[int, list[DeliveryRef]] = {}
     for delivery in workshop.ledger.deliveries(job):
         waiting.setdefault(delivery.fetch.id, []).append(delivery)
     for _, deliveries in sorted(waiting.items()):
         outcome.add(deliver(deliveries[0].fetch, job, deliveries, workshop))
+    return outcome
 
 
 def extract(request: Request, workshop: Workshop) -> FetchRef:

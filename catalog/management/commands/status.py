@@ -1,0 +1,60 @@
+"""`manage.py status`: how the last runs went, what was rejected, what is late."""
+
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+from django.core.management.base import BaseCommand
+from django.core.management.base import CommandParser
+from django.db.models import Sum
+from django.utils import timezone
+
+from catalog.management.tables import add_format
+from catalog.management.tables import show
+from catalog.models import DataSource
+from catalog.models import Delivery
+from catalog.models import Run
+from catalog.models import TimeSeries
+
+
+class Command(BaseCommand):
+    help = "Show for each source: the last run, rows rejected and pending, series whose schedule passed without a run."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_format(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        now = timezone.now()
+        rows = [self._row(source, now) for source in DataSource.objects.filter(active=True).order_by("name")]
+        columns = ("source", "last_run", "status", "rejected", "pending", "failed", "late", "error")
+        show(self.stdout, rows, columns, options["format"])
+
+    def _row(self, source: DataSource, now: datetime) -> dict[str, Any]:
+        run = Run.objects.filter(source=source).order_by("-id").first()
+        deliveries = Delivery.objects.filter(fetch__source=source)
+        totals = deliveries.aggregate(Sum("quarantined"), Sum("pending"))
+        started = run.started_at if run else None
+        return {
+            "source": source.name,
+            "last_run": started,
+            "status": run.status if run else "never",
+            "rejected": totals["quarantined__sum"] or 0,
+            "pending": totals["pending__sum"] or 0,
+            "failed": deliveries.filter(status=Delivery.Status.FAILED).count(),
+            "late": self._late(source, started, now),
+            "error": run.error.splitlines()[0] if run and run.error else "",
+        }
+
+    def _late(self, source: DataSource, started: datetime | None, now: datetime) -> int:
+        """Count the series whose schedule came due after the last run began."""
+        series = TimeSeries.objects.filter(source=source, active=True).exclude(schedule="")
+        late = 0
+        for schedule, zone in series.values_list("schedule", "timezone"):
+            # backwards from now: the newest moment the series should have run
+            due = next(CronSim(schedule, now.astimezone(ZoneInfo(zone)), reverse=True))
+            if started is None or due > started:
+                late += 1
+        return late
+
+
