@@ -17,6 +17,7 @@ COPY --from=packages /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/app \
     DJANGO_SETTINGS_MODULE=dataflow_site.settings \
     PREFECT_HOME=/var/lib/prefect \
     LANDING_URL=/var/lib/dataflow/landing \

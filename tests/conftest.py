@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 from urllib.parse import urlsplit
 
 import pytest
@@ -37,7 +38,8 @@ def database_url(db: None) -> str:
     entry = connections["default"].settings_dict
     if connections["default"].vendor == "sqlite":
         return f"sqlite:///{entry['NAME']}"
-    return f"timescale://{entry['USER']}:{entry['PASSWORD']}@{entry['HOST']}:{entry['PORT']}/{entry['NAME']}"
+    account = f"{quote(entry['USER'], safe='')}:{quote(entry['PASSWORD'], safe='')}"
+    return f"timescale://{account}@{entry['HOST']}:{entry['PORT'] or 5432}/{entry['NAME']}"
 
 
 @pytest.fixture
@@ -85,9 +87,12 @@ def require(variable: str) -> str:
 
 @cache
 def answers(variable: str) -> bool:
-    url = urlsplit(os.environ.get(variable, ""))
+    if not os.environ.get(variable):
+        return False
+    url = urlsplit(os.environ[variable])
     try:
-        with socket.create_connection((url.hostname or "", url.port or 0), timeout=5):
+        port = url.port or (6379 if variable == REDIS else 5432)
+        with socket.create_connection((url.hostname or "localhost", port), timeout=5):
             return True
     except OSError:
         return False

@@ -206,12 +206,10 @@ def _quotients(turnovers: pa.ChunkedArray, volumes: pa.ChunkedArray) -> pa.Array
 
 
 def _quotient(turnover: Decimal | None, volume: Decimal | None) -> Decimal | None:
-    if turnover is None or not volume:
+    if turnover is None or volume is None or volume <= 0:
         return None
     # as integers of 36 and 18 digits, so that their quotient is one of 18 digits, rounded once
     dividend, divisor = int(_EXACT.scaleb(turnover, 36)), int(_EXACT.scaleb(volume, 18))
-    if divisor < 0:
-        dividend, divisor = -dividend, -divisor
     quotient, rest = divmod(dividend, divisor)
     if 2 * rest > divisor or (2 * rest == divisor and quotient % 2):
         quotient += 1

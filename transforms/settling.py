@@ -66,7 +66,8 @@ def _adx(window: int) -> int:
 
 
 def _adx_line(window: int) -> int:
-    return window + wilder(window)
+    # `ta` leaves the first value it could give at zero
+    return window + 1 + wilder(window)
 
 
 def _atr(window: int) -> int:

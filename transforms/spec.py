@@ -77,7 +77,7 @@ def parse(source: str) -> tuple[TransformSpec, ...]:
         raise ConfigError(f"transform {_shown(source)} is longer than {MAX_TEXT} characters")
     if not source.isascii():
         # Python would read such letters as their plain cousins
-        raise ConfigError(f"transform {ascii(source[:_SHOWN])} holds characters other than ASCII")
+        raise ConfigError(f"transform {source[:_SHOWN]!a} holds characters other than ASCII")
     steps = _steps(_tree(source))
     if len(steps) > MAX_STEPS:
         raise ConfigError(f"transform {_shown(source)} has {len(steps)} steps; at most {MAX_STEPS} are accepted")

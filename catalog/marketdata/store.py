@@ -259,7 +259,7 @@ class Store:
             for name, kind in fields.items()
         }
         with self.connection.cursor() as cursor:
-            with cursor.copy(
+            with cursor.cursor.copy(
                 f"COPY (SELECT {names} FROM {_table(schema)} WHERE {where}{ordering}) TO STDOUT WITH (FORMAT CSV)",
                 params,
             ) as copy:

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -50,3 +53,19 @@ def test_default_is_sqlite_where_nothing_else_is_asked() -> None:
 def test_market_database_is_a_second_one(market_database: str) -> None:
     assert connections[market_database].vendor == "postgresql"
     assert connection.vendor == "sqlite"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_child_process_finds_the_database_by_its_url(database: str, database_url: str) -> None:
+    User.objects.create_user("from-the-parent")
+    ask = "from django.contrib.auth.models import User; print(User.objects.get())"
+    variables = {"DATAFLOW_ENV_FILE": os.devnull, "DEBUG": "True", "DATABASE_URL": database_url}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "shell", "--no-imports", "--command", ask],
+        cwd=settings.BASE_DIR,
+        env=os.environ | variables | {"DJANGO_SETTINGS_MODULE": "dataflow_site.settings"},
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == "from-the-parent\n"

@@ -44,10 +44,10 @@ def differ(one, other):
     return np.nanmax(np.abs(one - other)) / max(np.nanmax(np.abs(one)), 1e-300)
 
 
-def shortened(name):
+def shortened(name, by=3):
     """Return the indicator with its windows cut to a third, so that formulas are tested beside defaults."""
     windows = {
-        key: max(1, parameter.default // 3)
+        key: max(1, parameter.default // by)
         for key, parameter in indicators()[name].parameters.items()
         if parameter.kind is int and parameter.default
     }
@@ -55,20 +55,33 @@ def shortened(name):
     return f"{name}({arguments})" if arguments else name
 
 
-@pytest.mark.parametrize("form", [str, shortened], ids=["defaults", "short"])
-@pytest.mark.parametrize("name", EVERY)
-def test_later_bars_change_nothing(name, form):
-    chain = form(name)
+CHAINS = {
+    *EVERY,
+    *map(shortened, EVERY),
+    *(shortened(name, by=1000) for name in EVERY),
+    *(f"dpo(window={window})" for window in (2, 3, 4)),
+    *(f"donchian_channel_{band}band(offset=7)" for band in "hlmpw"),
+    *(f"keltner_channel_{band}band(original_version=False, window=5)" for band in "hlmpw"),
+    "ichimoku_a(visual=True)",
+    "ichimoku_b(visual=True)",
+    "kama(pow1=1, pow2=5)",
+    "kst(window1=50)",
+    "macd_signal(window_slow=5, window_fast=9)",
+    "psar_up(step=0.05, max_step=0.05)",
+    "volume_price_trend(smoothing_factor=5)",
+}
+
+
+@pytest.mark.parametrize("chain", sorted(CHAINS))
+def test_later_bars_change_nothing(chain):
     rows = (make(chain).warmup or 0) + AFTER
     whole = column(chain, market(rows))
     cut = column(chain, market(rows).slice(0, rows - 100))
     assert differ(cut, whole[:-100]) < 1e-12
 
 
-@pytest.mark.parametrize("form", [str, shortened], ids=["defaults", "short"])
-@pytest.mark.parametrize("name", [name for name in EVERY if not indicators()[name].anchored])
-def test_bars_before_the_warmup_change_nothing_after_it(name, form):
-    chain = form(name)
+@pytest.mark.parametrize("chain", [chain for chain in sorted(CHAINS) if make(chain).warmup is not ANCHORED])
+def test_bars_before_the_warmup_change_nothing_after_it(chain):
     warmup = make(chain).warmup
     table = market(2 * warmup + 2 * AFTER)
     for dropped in (1, AFTER, warmup + AFTER):
@@ -151,6 +164,15 @@ def test_warmups_hold_for_any_window(name, window):
     whole, late = (make(chain).transform(part) for part in (table, table.slice(400)))
     for label in make(chain).labels:
         assert differ(whole[label].to_numpy()[400 + warmup :], late[label].to_numpy()[warmup:]) < PROMISE
+
+
+def test_an_adaptive_average_waits_until_it_has_forgotten():
+    up_and_down = [100.0 + row % 2 for row in range(8000)]
+    whole, late = (column("kama", bars(close=prices)) for prices in (up_and_down, [300.0, *up_and_down[1000:]]))
+    known = ~np.isnan(late[1:])
+    assert not known[:4000].any()
+    assert known[6000:].all()
+    assert differ(whole[1000:][known], late[1:][known]) < PROMISE
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2], [0, 0, 1], [0, 2, 1]], ids=["swapped", "twice", "late"])
