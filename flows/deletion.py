@@ -22,11 +22,12 @@ from flows.workshops import target
 def rows_in(key: str, start: datetime, end: datetime) -> dict[str, int]:
     """Return the rows of a key in `[start, end)` by readable destination; ConfigError when the key is unknown."""
     instrument, schema = _find(key)
-    found = {}
+    found: dict[str, int] = {}
     for destination in _destinations():
         with _open(destination, instrument) as sink:
             extents = sink.extents(schema_called(schema), [str(instrument.key)], start, end)
-        found |= {destination.name: count for _, _, count in extents.values()}
+        for _, _, count in extents.values():
+            found[destination.name] = count
     return found
 
 

@@ -15,10 +15,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter
 from prefect.client.schemas.filters import DeploymentFilterTags
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.deployments.runner import EntrypointType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Schedule
+from prefect.types.entrypoint import EntrypointType
 
 from catalog.models import TimeSeries
 from flows.historical import historical
@@ -68,9 +68,7 @@ def sync(work_pool: str = WORK_POOL) -> Synced:
     return Synced(tuple(sorted(wanted)), tuple(removed))
 
 
-def _apply(
-    source: str, slugs: dict[str, tuple[str, str]], existing: DeploymentResponse | None, work_pool: str
-) -> None:
+def _apply(source: str, slugs: dict[str, tuple[str, str]], existing: DeploymentResponse | None, work_pool: str) -> None:
     inactive = {schedule.slug for schedule in existing.schedules if not schedule.active} if existing else set()
     deployment = RunnerDeployment.from_flow(
         historical,

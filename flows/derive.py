@@ -26,7 +26,6 @@ from catalog.schemas import schema as schema_called
 from catalog.schemas.base import FLOAT64
 from catalog.schemas.base import INT32
 from catalog.schemas.base import INT64
-from flows import registry
 from flows.job import EARLIEST
 from flows.job import LATEST
 from flows.job import InstrumentFacts
@@ -64,9 +63,12 @@ def store_indicators(job: Job) -> Outcome:
     from transforms.registry import make
 
     for route in job.routes:
-        if not route.home or not registry.sink(route.kind).readable:
+        if not route.home:
             continue
-        with open_sink(route, job) as sink:
+        opened = open_sink(route, job)
+        if not isinstance(opened, ReadableSink):
+            continue
+        with opened as sink:
             for chain in job.chains:
                 transformer = make(chain.chain)
                 indicators = [

@@ -7,7 +7,9 @@ a run that is killed is simply run again.
 
 from flows.setup import database_connections  # isort: skip  # makes Django ready before models are imported
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,7 +22,6 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.objects import TaskRun
-from prefect.futures import wait
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
@@ -58,7 +59,7 @@ def _is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool
         state.result(raise_on_failure=True)
     except TransientError:
         return True
-    except Exception:  # whatever else failed fails again
+    except Exception:  # noqa: BLE001  # whatever else failed fails again
         return False
     return False
 
@@ -115,26 +116,20 @@ def historical(
 
 def _run(jobs: Sequence[Job], record: int) -> Outcome:
     outcome = Outcome()
-    extracted = extract.map(jobs, record)  # type: ignore[call-overload]  # map takes one value for all
-    shards = []
-    for future in extracted:
-        landed = future.result(raise_on_failure=False)
-        if isinstance(landed, BaseException):
-            outcome.errors.append(f"{type(landed).__name__}: {landed}")
-            continue
-        shards += landed[0]
-        outcome.add(landed[1])
+    shards: list[Shard] = []
+    for extracting in [extract.submit(job, record) for job in jobs]:
+        with _noting(outcome):
+            cut, made = extracting.result()
+            shards += cut
+            outcome.add(made)
     delivering = []
     for shard in shards:
         ready = transform.submit(shard, record)
-        delivering += [sink.submit(shard, route.destination, record, wait_for=[ready]) for route in shard.job.routes]
-    wait(delivering)
+        # Prefect hands a task the result of the future it is given
+        delivering += [sink.submit(shard, route.destination, record, ready) for route in shard.job.routes]  # type: ignore[call-overload]
     for future in delivering:
-        result = future.result(raise_on_failure=False)
-        if isinstance(result, Outcome):
-            outcome.add(result)
-        else:
-            outcome.errors.append(f"{type(result).__name__}: {result}")
+        with _noting(outcome):
+            outcome.add(future.result())
     for shard in shards:
         for fetch in shard.fetches:
             refined.remove(_kit(shard.job).landing.folder(fetch.source, fetch.id))
@@ -142,6 +137,15 @@ def _run(jobs: Sequence[Job], record: int) -> Outcome:
         if job.chains:
             outcome.add(indicators(job))
     return outcome
+
+
+@contextmanager
+def _noting(outcome: Outcome) -> Iterator[None]:
+    """Note what a task failed with, and go on with the others."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # recorded, and the flow fails with it at its end
+        outcome.errors.append(f"{type(error).__name__}: {error}")
 
 
 @task(name="plan", cache_policy=NO_CACHE)
@@ -173,8 +177,8 @@ def transform(shard: Shard, record: int) -> int:
 
 
 @task(name="sink", task_run_name="sink {shard.job.schema} to {destination}", **_RETRYING)
-def sink(shard: Shard, destination: str, record: int) -> Outcome:
-    """Deliver a shard's refined batches to one destination."""
+def sink(shard: Shard, destination: str, record: int, refined_rows: int) -> Outcome:
+    """Deliver a shard's refined batches to one destination; `refined_rows` is what `transform` answered."""
     outcome = Outcome()
     with database_connections():
         ledger = CatalogLedger(Run.objects.get(pk=record))

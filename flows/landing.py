@@ -76,7 +76,7 @@ class LandedPage:
         with self.path.open("rb") as raw:
             if self.manifest.encoding == "zstd":
                 with zstandard.ZstdDecompressor().stream_reader(raw, read_size=_BLOCK, closefd=False) as reader:
-                    yield reader  # type: ignore[misc]  # a raw reader with read(); io.RawIOBase in all but name
+                    yield reader
             else:
                 yield raw
 

@@ -230,7 +230,9 @@ class CatalogLedger:
 
 
 @contextmanager
-def recorded(source: int | None, selector: dict[str, Any], kind: str = "historical", flow_run: str = "") -> Iterator[Run]:
+def recorded(
+    source: int | None, selector: dict[str, Any], kind: str = "historical", flow_run: str = ""
+) -> Iterator[Run]:
     """Record a run; it is failed when the block raises or says so in `run.error`."""
     run = Run.objects.create(source_id=source, selector=selector, kind=kind, flow_run=flow_run)
     try:
@@ -301,5 +303,3 @@ def _fetch_ref(fetch: Fetch, source: str) -> FetchRef:
 def _storable(text: str) -> str:
     # PostgreSQL's text cannot hold NUL; the picture character shows where it was
     return text.replace("\x00", "␀")
-
-

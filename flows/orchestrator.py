@@ -3,18 +3,23 @@
 import flows.setup  # isort: skip  # makes Django ready before models are imported
 
 from datetime import datetime
+from typing import Any
+from typing import Final
 from typing import Literal
 
 from prefect import flow
-from prefect import get_run_logger
 from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.historical import historical
 from flows.plan import Selection
 from flows.plan import groups
 
-__all__ = ["flows", "orchestrator"]
+__all__ = ["FAILED", "dispatch_groups", "flows", "orchestrator", "run_as_flows"]
+
+#: states of a flow run that did not do its work
+FAILED: Final = frozenset({"failed", "crashed", "cancelled"})
 
 
 @flow(name="orchestrator", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]  # typed for a class
@@ -29,22 +34,40 @@ def orchestrator(
 
     Returns what became of each source; fails after all groups ran when one of them failed.
     """
-    logger = get_run_logger()
-    selection = Selection((), tuple(sources or ()), start, end, again)
-    ended: dict[str, str] = {}
-    with flows.setup.database_connections():
-        found = groups(selection)
-    for (extractor_type, source), count in found.items():
-        logger.info("%s %s: %d series", extractor_type, source, count)
-        if dispatch == "deployments":
-            run = run_deployment(
-                f"historical/{source}", parameters={"source": source, "again": again}, timeout=0, as_subflow=True
-            )
-            ended[source] = f"submitted as {run.name}"  # type: ignore[union-attr]  # a sync call returns the run
-            continue
-        state = historical(source, None, start, end, again, return_state=True)
-        ended[source] = str(state.type.value).lower()
-    failed = [source for source, end_state in ended.items() if end_state in ("failed", "crashed")]
+    ended = dispatch_groups(Selection((), tuple(sources or ()), start, end, again), dispatch)
+    failed = [source for source, state in ended.items() if state in FAILED]
     if failed:
         raise RuntimeError(f"failed: {', '.join(failed)}")
     return ended
+
+
+def dispatch_groups(selection: Selection, dispatch: Literal["here", "deployments"]) -> dict[str, str]:
+    """Run or submit each group of the selection; returns what became of each source."""
+    with flows.setup.database_connections():
+        found = groups(selection)
+    ended = {}
+    for (_, source), _count in found.items():
+        if dispatch == "deployments":
+            parameters = _parameters(source, selection)
+            run = run_deployment(f"historical/{source}", parameters=parameters, timeout=0)
+            ended[source] = f"submitted as {run.name}"  # type: ignore[union-attr]  # a sync call returns the run
+        else:
+            state = historical(**_parameters(source, selection), return_state=True)
+            ended[source] = str(state.type.value).lower()
+    return ended
+
+
+def run_as_flows(selection: Selection) -> dict[str, str]:
+    """Run a selection through Prefect: submitted where an API is configured, else on a temporary server."""
+    return dispatch_groups(selection, "deployments" if PREFECT_API_URL.value() else "here")
+
+
+def _parameters(source: str, selection: Selection) -> dict[str, Any]:
+    """Return the flow's parameters: selectors only, for Prefect caps their size."""
+    return {
+        "source": source,
+        "series": list(selection.series) or None,
+        "start": selection.start,
+        "end": selection.end,
+        "again": selection.again,
+    }

@@ -24,6 +24,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
+from itertools import pairwise
 from typing import Any
 from typing import Final
 from typing import Protocol
@@ -282,9 +283,7 @@ def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
         except PermanentError as error:
             schema = schema_called(fetch.schema)
             empty = schema.arrow.empty_table()
-            yield RefinedBatch(
-                number, schema, empty, REJECTED.empty_table(), page.manifest.part, unparsable=str(error)
-            )
+            yield RefinedBatch(number, schema, empty, REJECTED.empty_table(), page.manifest.part, unparsable=str(error))
             number += 1
 
 
@@ -294,9 +293,7 @@ def _refine_batch(
     schema = schema_called(batch.schema)
     part = page.manifest.part
     if batch.rejected.num_rows:
-        yield RefinedBatch(
-            0, schema, schema.arrow.empty_table(), batch.rejected, part, parsed=batch.rejected.num_rows
-        )
+        yield RefinedBatch(0, schema, schema.arrow.empty_table(), batch.rejected, part, parsed=batch.rejected.num_rows)
     for offset in range(0, batch.table.num_rows, BATCH_ROWS):
         raw = batch.table.slice(offset, BATCH_ROWS)
         table = symbols.resolve(raw, schema.time)
@@ -380,9 +377,7 @@ def deliver(
     failed: dict[_Writer, Exception] = {}
     parsed: list[int] = []
     with ExitStack() as stack:
-        writers = [
-            _Writer(delivery, routes[delivery.destination], workshop, ids, confirmed) for delivery in deliveries
-        ]
+        writers = [_Writer(delivery, routes[delivery.destination], workshop, ids, confirmed) for delivery in deliveries]
         for writer in writers:
             _attempt(writer, partial(writer.open, stack, job), failed)
         with closing(_ahead(batches if batches is not None else refine(fetch, workshop))) as stream:
@@ -553,7 +548,7 @@ def _together(waiting: Iterable[tuple[Schema, pa.Table]]) -> Iterator[tuple[Sche
             yield schema, tables[0]
             continue
         spans = sorted(_span(schema, table) for table in tables)
-        if all(before[1] < after[0] for before, after in zip(spans, spans[1:], strict=False)):
+        if all(before[1] < after[0] for before, after in pairwise(spans)):
             yield schema, pa.concat_tables(tables).unify_dictionaries()
         else:
             for table in tables:
@@ -620,4 +615,3 @@ def undescribe(request: dict[str, Any]) -> tuple[InstrumentFacts, ...]:
         )
         for item in request["instruments"]
     )
-

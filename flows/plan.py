@@ -276,4 +276,3 @@ def _route(
         required,
         frozenset(home),
     )
-

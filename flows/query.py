@@ -153,9 +153,7 @@ def _find(name: str, schema: str | None) -> Home:
 
 
 def _named(instruments: QuerySet[Instrument], name: InstrumentName) -> QuerySet[Instrument]:
-    return instruments.filter(
-        source__name=name.source, asset__asset_class=name.asset_class, asset__symbol=name.symbol
-    )
+    return instruments.filter(source__name=name.source, asset__asset_class=name.asset_class, asset__symbol=name.symbol)
 
 
 def _readable_kinds() -> list[str]:
@@ -242,4 +240,3 @@ def _check_window(start: datetime | None, end: datetime | None) -> None:
         faults.append(f"end {end.isoformat()} is not after start {start.isoformat()}")
     if faults:
         raise ConfigError(*faults)
-

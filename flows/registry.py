@@ -79,15 +79,17 @@ def _pick(thing: str, name: str, have: Mapping[str, Any]) -> Any:
     return have[name]
 
 
-def _scan(package: str, base: type) -> Mapping[str, Any]:
+def _scan(package: str, base: Any) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for module_info in pkgutil.iter_modules(importlib.import_module(package).__path__):
         if module_info.name == "base":
             continue
         module = importlib.import_module(f"{package}.{module_info.name}")
         for _, member in inspect.getmembers(module, inspect.isclass):
+            # typed as a bare class by the standard library
+            plugin: Any = member
             if issubclass(member, base) and member.__module__ == module.__name__ and not inspect.isabstract(member):
-                if member.name in found:
-                    raise ConfigError(f"{package}: the name {member.name!r} is given twice")
-                found[member.name] = member
+                if plugin.name in found:
+                    raise ConfigError(f"{package}: the name {plugin.name!r} is given twice")
+                found[plugin.name] = plugin
     return MappingProxyType(found)

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dataflow_site.settings")
 # the first start of an ephemeral server migrates its database: 16 s here, with 20 s allowed by default
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+# a temporary server would try to report to its makers before it ends
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
-import django  # noqa: E402  # the settings must be named first
-from django.apps import apps  # noqa: E402
+import django  # the settings must be named first
+from django.apps import apps
 
 if not apps.ready:
     django.setup()

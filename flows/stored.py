@@ -8,7 +8,6 @@ from datetime import date
 from datetime import datetime
 from datetime import timedelta
 from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
 import pyarrow as pa

@@ -42,4 +42,8 @@ class ProgressBars:
         if source not in self._tasks:
             self._tasks[source] = self._progress.add_task(source, total=None, pages=0, rows=0)
         self._counts[source, what] = self._counts.get((source, what), 0) + count
-        self._progress.update(self._tasks[source], **{what: self._counts[source, what]})
+        task = self._tasks[source]
+        if what == "rows":
+            self._progress.update(task, rows=self._counts[source, what])
+        else:
+            self._progress.update(task, pages=self._counts[source, what])

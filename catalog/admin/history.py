@@ -1,5 +1,6 @@
 """The change history: Django's own log, with the old and the new value of every field that changed."""
 
+import json
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ _LOGGED_AT_ONCE: Final = 500
 _JSON: Final = "options"
 
 Values = dict[str, Any]
+Message = str | list[dict[str, Any]]
 
 
 def values_of(instance: Model) -> Values:
@@ -67,10 +69,8 @@ def changed(changes: Iterable[str]) -> list[dict[str, Any]]:
     return [{"changed": {"fields": list(changes)}}]
 
 
-def log(request: HttpRequest, entries: Iterable[tuple[Model, int, list[dict[str, Any]]]]) -> None:
+def log(request: HttpRequest, entries: Iterable[tuple[Model, int, Message]]) -> None:
     """Write entries (row, flag, message) to the log, many at once."""
-    import json
-
     made = [
         LogEntry(
             user_id=request.user.pk,
@@ -78,7 +78,7 @@ def log(request: HttpRequest, entries: Iterable[tuple[Model, int, list[dict[str,
             object_id=str(row.pk),
             object_repr=str(row)[:200],
             action_flag=flag,
-            change_message=json.dumps(message, ensure_ascii=False),
+            change_message=message if isinstance(message, str) else json.dumps(message, ensure_ascii=False),
         )
         for row, flag, message in entries
     ]
@@ -112,7 +112,7 @@ class HistoryMixin:
         log(
             request,
             (
-                (row, DELETION, changed(f"{name}: {shown(value)} → deleted" for name, value in values_of(row).items()))
+                (row, DELETION, "Held " + ", ".join(f"{name}: {shown(value)}" for name, value in values_of(row).items()))
                 for row in queryset
             ),
         )
@@ -129,8 +129,8 @@ def _of_inline(formset: Any) -> list[dict[str, Any]]:
     for added in formset.new_objects:
         message.append({"added": _named(added)})
     for row, fields in formset.changed_objects:
-        before = {name: forms[row.pk].initial.get(name) for name in fields}
-        after = {name: _value(row, name) for name in fields}
+        before = {name: _value(row, name, forms[row.pk].initial.get(name)) for name in fields}
+        after = {name: _value(row, name, row.serializable_value(name)) for name in fields}
         message.append({"changed": {**_named(row), "fields": difference(before, after)}})
     for deleted in formset.deleted_objects:
         message.append({"deleted": _named(deleted)})
@@ -141,9 +141,12 @@ def _named(row: Model) -> dict[str, str]:
     return {"name": str(row._meta.verbose_name), "object": str(row)}
 
 
-def _value(row: Model, name: str) -> Any:
+def _value(row: Model, name: str, value: Any) -> Any:
     field = row._meta.get_field(name)
-    return field.value_from_object(row) if isinstance(field, models.Field) else None
+    related = field.related_model
+    if isinstance(field, models.ForeignKey) and isinstance(related, type) and value is not None:
+        return str(related._base_manager.filter(pk=value).first())
+    return value
 
 
 def _change(before: Any, after: Any) -> str:

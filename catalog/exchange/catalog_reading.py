@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Final
+from typing import TypeVar
 
 from django.db.models import Model
 
@@ -28,6 +29,7 @@ from catalog.exchange.entries import RouteEntry
 from catalog.exchange.entries import SeriesEntry
 from catalog.exchange.entries import SymbolEntry
 from catalog.exchange.values import check_options
+from catalog.exchange.values import print_moment
 from catalog.exchange.values import read_duration
 from catalog.exchange.values import read_moment
 from catalog.exchange.values import shown
@@ -50,6 +52,8 @@ VERSION: Final = 1
 MAX_BYTES: Final = 64 << 20
 
 _MAX_COUNT: Final = 2**31 - 1
+
+_T = TypeVar("_T")
 
 
 def _text(node: Node) -> str:
@@ -88,19 +92,20 @@ def _moment(node: Node) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an entry may say: its keys with their readers, those it must have, and lists read by themselves."""
+    """What an entry may say: keys with their readers, those that name it, others it needs, and its lists."""
 
     thing: str
     model: type[Model]
-    required: Sequence[str]
+    identity: Sequence[str]
     keys: Mapping[str, Callable[[Node], Any]]
+    required: Sequence[str] = ()
     lists: Sequence[str] = ()
 
 
 SOURCE: Final = Shape(
     "source",
     DataSource,
-    ("name", "vendor"),
+    ("name",),
     {
         "name": _text,
         "vendor": _text,
@@ -109,6 +114,7 @@ SOURCE: Final = Shape(
         "settled_after": lambda node: read_duration(_text(node)),
         "active": _flag,
     },
+    required=("vendor",),
 )
 ASSET: Final = Shape(
     "asset",
@@ -124,19 +130,20 @@ ASSET: Final = Shape(
         "figi": _text,
         "isin": _text,
     },
-    ("instruments",),
+    lists=("instruments",),
 )
 SYMBOL: Final = Shape("symbol", InstrumentSymbol, ("symbol",), {"symbol": _text, "start": _moment, "end": _moment})
 DESTINATION: Final = Shape(
     "destination",
     OutputDestination,
-    ("name", "kind"),
+    ("name",),
     {"name": _text, "kind": _text, "options": _options, "env_prefix": _text, "active": _flag},
+    required=("kind",),
 )
 SERIES: Final = Shape(
     "series",
     TimeSeries,
-    ("series_id", "source", "schema", "assets"),
+    ("series_id",),
     {
         "series_id": _text,
         "source": _text,
@@ -150,7 +157,8 @@ SERIES: Final = Shape(
         "options": _options,
         "active": _flag,
     },
-    ("assets", "routes"),
+    required=("source", "schema"),
+    lists=("assets", "routes"),
 )
 ROUTE: Final = Shape(
     "route",
@@ -184,12 +192,11 @@ def read_catalog(content: bytes | str) -> Document:
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
-    """What one entry says: the values that could be read, and the line of each key."""
+    """What one entry says: a value for every key that has no fault, and the lines of the keys it gives."""
 
     line: int
     values: dict[str, Any]
     lines: dict[str, int]
-    lists: dict[str, Listing]
 
 
 class _Reader:
@@ -203,11 +210,9 @@ class _Reader:
             if name not in ("version", *SECTIONS):
                 self._note(line, "", unknown("section", name[:100], ("version", *SECTIONS)))
         line, version = root.items.get("version", (root.line, None))
-        if version is None:
-            self._note(line, "", f"'version' is required; accepted: version: {VERSION}")
-        elif not isinstance(version, Scalar) or version.text != str(VERSION):
-            # what follows may mean something else
-            self._note(line, "", f"this version is unknown; accepted: version: {VERSION}")
+        if not isinstance(version, Scalar) or version.text != str(VERSION):
+            # under another version everything that follows may mean something else
+            self._note(line, "version", f"the version is missing or unknown; accepted: version: {VERSION}")
             return Document(faults=self.faults)
         return Document(
             sources=self._entries(root, "sources", self._source),
@@ -217,15 +222,121 @@ class _Reader:
             faults=self.faults,
         )
 
-    def _entries[T](self, root: Section, name: str, read: Callable[[Node], T | None]) -> list[T]:
-        line, node = root.items.get(name, (0, None))
-        entries = (read(item) for item in self._list(line, name, node))
-        return [entry for entry in entries if entry is not None]
-
     def _source(self, node: Node) -> Entry | None:
         found = self._fields(node, SOURCE)
         return Entry(found.line, found.values["name"], found.values, found.lines) if found else None
 
+    def _asset(self, node: Node) -> AssetEntry | None:
+        found = self._fields(node, ASSET)
+        if not found:
+            return None
+        assert isinstance(node, Section)
+        name = AssetName(found.values["asset_class"], found.values["symbol"])
+        return AssetEntry(found.line, str(name), found.values, found.lines, asset=name, instruments=self._instruments(node))
+
+    def _instruments(self, asset: Section) -> list[InstrumentEntry]:
+        line, node = asset.items.get("instruments", (asset.line, None))
+        if isinstance(node, Section):
+            return [
+                InstrumentEntry(line, source, self._entries(node, source, self._symbol))
+                for source, (line, _) in node.items.items()
+            ]
+        if node is not None and not _is_null(node):
+            self._note(line, "instruments", "they are no mapping; accepted: names of sources, each with its symbols")
+        return []
+
+    def _symbol(self, node: Node) -> SymbolEntry | None:
+        found = self._fields(node, SYMBOL)
+        if not found:
+            return None
+        entry = SymbolEntry(found.line, found.values["symbol"], found.values.get("start"), found.values.get("end"))
+        if entry.start and entry.end and entry.start >= entry.end:
+            start, end = print_moment(entry.start), print_moment(entry.end)
+            self._note(found.lines["end"], "end", f"end {end} is not after start {start}")
+            return None
+        return entry
+
     def _destination(self, node: Node) -> Entry | None:
         found = self._fields(node, DESTINATION)
         return Entry(found.line, found.values["name"], found.values, found.lines) if found else None
+
+    def _series(self, node: Node) -> SeriesEntry | None:
+        found = self._fields(node, SERIES)
+        if not found:
+            return None
+        assert isinstance(node, Section)
+        assets = self._entries(node, "assets", self._reference)
+        if "assets" not in node.items or (not assets and _is_empty(node.items["assets"][1])):
+            self._note(found.lines.get("assets", found.line), "assets", "there are none; accepted: a list of asset_class:symbol")
+        return SeriesEntry(
+            found.line,
+            found.values.pop("series_id"),
+            found.values,
+            found.lines,
+            source=found.values.pop("source", None),
+            assets=assets,
+            routes=self._entries(node, "routes", self._route),
+        )
+
+    def _reference(self, node: Node) -> AssetReference | None:
+        try:
+            return AssetReference(node.line, AssetName.parse(_text(node)))
+        except ConfigError as error:
+            self._note(node.line, "assets", *error.faults)
+        return None
+
+    def _route(self, node: Node) -> RouteEntry | None:
+        found = self._fields(node, ROUTE)
+        if not found:
+            return None
+        home = found.values.pop("home", None)
+        return RouteEntry(found.line, found.values.pop("destination"), home if "home" in found.lines else None, found.values)
+
+    def _entries(self, section: Section, name: str, read: Callable[[Node], _T | None]) -> list[_T]:
+        """Return what `read` makes of each item of a list; nothing where the key is not there or empty."""
+        line, node = section.items.get(name, (section.line, None))
+        if isinstance(node, Listing):
+            return [entry for entry in map(read, node.items) if entry is not None]
+        if node is not None and not _is_null(node):
+            self._note(line, name, "it is no list; accepted: lines that begin with '- '")
+        return []
+
+    def _fields(self, node: Node, shape: Shape) -> _Fields | None:
+        """Read the keys of an entry, with defaults for what it leaves out; None where it has no name."""
+        accepted = (*shape.keys, *shape.lists)
+        if not isinstance(node, Section):
+            self._note(node.line, "", f"this is no {shape.thing}; accepted: a mapping of {', '.join(accepted)}")
+            return None
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for name, (line, item) in node.items.items():
+            if name not in accepted:
+                self._note(line, "", unknown(f"key of a {shape.thing}", name[:100], accepted))
+            elif not _is_null(item):
+                lines[name] = line
+                if name in shape.keys:
+                    try:
+                        values[name] = shape.keys[name](item)
+                    except ConfigError as error:
+                        self._note(line, name, *error.faults)
+        for name in (*shape.identity, *shape.required):
+            if name not in lines or values.get(name) == "":
+                self._note(lines.get(name, node.line), name, f"it is missing; every {shape.thing} needs it")
+                values.pop(name, None)
+        if any(name not in values for name in shape.identity):
+            return None
+        for name in shape.keys:
+            if name not in lines and name not in shape.required:
+                values[name] = shape.model._meta.get_field(name).get_default()
+        return _Fields(node.line, values, lines)
+
+    def _note(self, line: int, where: str, *messages: str) -> None:
+        self.faults += [Fault(line, where, message) for message in messages]
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.is_null
+
+
+def _is_empty(node: Node) -> bool:
+    return _is_null(node) or (isinstance(node, Listing) and not node.items)

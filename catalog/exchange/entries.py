@@ -96,12 +96,8 @@ class InstrumentEntry:
 class AssetEntry(Entry):
     """An asset, and the instruments that the file names."""
 
+    asset: AssetName = AssetName("", "")
     instruments: Sequence[InstrumentEntry] = ()
-
-    @property
-    def asset(self) -> AssetName:
-        """The asset's class and symbol."""
-        return AssetName(self.values["asset_class"], self.values["symbol"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +120,11 @@ class RouteEntry:
 
 @dataclass(frozen=True, slots=True)
 class SeriesEntry(Entry):
-    """A series with its source, assets and routes; None where the file could not be read there."""
+    """A series with its source (None where it could not be read), assets and routes."""
 
     source: str | None = None
-    assets: Sequence[AssetReference] | None = None
-    routes: Sequence[RouteEntry] | None = None
+    assets: Sequence[AssetReference] = ()
+    routes: Sequence[RouteEntry] = ()
 
 
 @dataclass(frozen=True, slots=True)

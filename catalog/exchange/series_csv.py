@@ -191,7 +191,7 @@ def _split(cell: str) -> list[str]:
     return [part for part in map(str.strip, cell.split(_SEPARATOR)) if part]
 
 
-def _read_assets(line: int, cell: str, faults: list[Fault]) -> Sequence[AssetReference] | None:
+def _read_assets(line: int, cell: str, faults: list[Fault]) -> Sequence[AssetReference]:
     names = []
     for part in _split(cell):
         try:

@@ -258,12 +258,11 @@ class Store:
             name: _MICROSECONDS if name == schema.time else (kind if exact or kind != DECIMAL else pa.float64())
             for name, kind in fields.items()
         }
-        with self.connection.cursor() as cursor:
-            with cursor.cursor.copy(
-                f"COPY (SELECT {names} FROM {_table(schema)} WHERE {where}{ordering}) TO STDOUT WITH (FORMAT CSV)",
-                params,
-            ) as copy:
-                content = b"".join(copy)
+        with self.connection.cursor() as cursor, cursor.cursor.copy(
+            f"COPY (SELECT {names} FROM {_table(schema)} WHERE {where}{ordering}) TO STDOUT WITH (FORMAT CSV)",
+            params,
+        ) as copy:
+            content = b"".join(copy)
         if not content:
             return pa.table({name: pa.array([], kind) for name, kind in types.items()})
         return pa.csv.read_csv(

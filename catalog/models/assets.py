@@ -92,8 +92,9 @@ class InstrumentSymbol(models.Model):
         if self.end is not None:
             overlapping &= Q(start__isnull=True) | Q(start__lt=self.end)
         rivals = InstrumentSymbol.objects.filter(overlapping).exclude(pk=self.pk)
-        same = rivals.filter(instrument_id=self.instrument_id).first() or rivals.filter(
-            instrument__source_id=self.instrument.source_id, symbol=self.symbol
-        ).first()
+        same = (
+            rivals.filter(instrument_id=self.instrument_id).first()
+            or rivals.filter(instrument__source_id=self.instrument.source_id, symbol=self.symbol).first()
+        )
         if same:
             raise ValidationError(f"{self} overlaps {same} of {same.instrument}")

@@ -19,9 +19,7 @@ class OutputDestination(models.Model):
     name = models.CharField(max_length=100, unique=True, validators=[name_validator])
     kind = models.CharField(max_length=50, help_text="Which sink writes there.")
     options = models.JSONField(default=dict, blank=True, help_text="The kind's options.")
-    env_prefix = models.CharField(
-        "environment prefix", max_length=64, blank=True, validators=[env_prefix_validator]
-    )
+    env_prefix = models.CharField("environment prefix", max_length=64, blank=True, validators=[env_prefix_validator])
     active = models.BooleanField(default=True)
 
     class Meta:

@@ -70,6 +70,9 @@ class Coverage(models.Model):
         constraints = [models.UniqueConstraint(fields=("fetch", "instrument", "start"), name="coverage_once")]
         indexes = [models.Index(fields=("instrument", "fetch"), name="coverage_by_instrument")]
 
+    def __str__(self) -> str:
+        return f"{self.instrument} [{self.start:%Y-%m-%dT%H:%MZ}, {self.end:%Y-%m-%dT%H:%MZ})"
+
 
 class Delivery(models.Model):
     """A fetch going to a destination. `cursor` counts refined batches; the counts are rows.
@@ -105,9 +108,7 @@ class Delivery(models.Model):
     class Meta:
         ordering = ("-id",)
         verbose_name_plural = "deliveries"
-        constraints = [
-            models.UniqueConstraint(fields=("fetch", "destination", "schema"), name="delivery_once")
-        ]
+        constraints = [models.UniqueConstraint(fields=("fetch", "destination", "schema"), name="delivery_once")]
 
     def __str__(self) -> str:
         return f"delivery {self.pk}"

@@ -30,7 +30,7 @@ class TimeSeries(models.Model):
     assets = models.ManyToManyField("catalog.Asset", related_name="series")
     transforms = models.TextField(
         blank=True,
-        help_text="Chains separated by ';', e.g. sma(window=20); rsi(window=14) | store. Computed at read unless stored.",
+        help_text="Chains separated by ';', e.g. sma(window=20); rsi(window=14) | store. Computed at read, or stored.",
     )
     schedule = models.CharField(max_length=100, blank=True, help_text="Cron expression; empty: only on demand.")
     timezone = models.CharField(max_length=64, default="UTC", help_text="Zone of the schedule.")
@@ -77,7 +77,9 @@ def check_series(series: TimeSeries, faults: Faults) -> None:
         try:
             CronSim(series.schedule, clock.now())
         except CronSimError as error:
-            faults.add("schedule", f"schedule {series.schedule!r}: {error}; accepted: five cron fields, e.g. 0 22 * * 1-5")
+            faults.add(
+                "schedule", f"schedule {series.schedule!r}: {error}; accepted: five cron fields, e.g. 0 22 * * 1-5"
+            )
     if series.start and series.end and series.start >= series.end:
         faults.add("end", f"end {series.end.isoformat()} is not after start {series.start.isoformat()}")
     try:
@@ -95,9 +97,7 @@ class Indicator(models.Model):
 
     class Meta:
         ordering = ("chain",)
-        constraints = [
-            models.UniqueConstraint(fields=("chain", "input_schema", "version"), name="indicator_once")
-        ]
+        constraints = [models.UniqueConstraint(fields=("chain", "input_schema", "version"), name="indicator_once")]
 
     def __str__(self) -> str:
         return f"{self.chain} of {self.input_schema}"
@@ -115,3 +115,6 @@ class IndicatorCursor(models.Model):
         constraints = [
             models.UniqueConstraint(fields=("indicator", "instrument", "destination"), name="indicator_cursor_once")
         ]
+
+    def __str__(self) -> str:
+        return f"{self.indicator} through fetch {self.fetch_id}"

@@ -6,12 +6,12 @@ meaning in the declared type or it is a fault. The one exception is declared and
 the eighteenth after the point are rounded half-even.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN
 from decimal import Context
 from decimal import Decimal
 from decimal import InvalidOperation
-from typing import Any
 from typing import Final
 
 import numpy as np
@@ -59,7 +59,7 @@ def conform(array: pa.Array, column: Column) -> Conformed:
     return result
 
 
-def _converter(array: pa.Array, column: Column) -> Any:
+def _converter(array: pa.Array, column: Column) -> Callable[[pa.Array, pa.DataType], Conformed]:
     kind, target = array.type, column.type
     if pa.types.is_timestamp(target):
         if pa.types.is_timestamp(kind) and kind.tz:
@@ -75,7 +75,12 @@ def _converter(array: pa.Array, column: Column) -> Any:
         return _to_float
     if pa.types.is_floating(kind):
         return _floats_by_text
-    if pa.types.is_integer(kind) or pa.types.is_decimal(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if (
+        pa.types.is_integer(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+    ):
         return _to_number
     raise SchemaMismatch(f"column {column.name!r} has type {kind}, which cannot become {target}")
 

@@ -242,8 +242,10 @@ def _hash(schema: Schema, table: pa.Table, instrument: pa.DictionaryArray, time:
     total = _hash_text(instrument) ^ _mix(time.view(np.uint64))
     for name in schema.identity:
         array = _array(table[name])
-        part = _hash_text(array.dictionary_encode()) if pa.types.is_string(array.type) else _mix(
-            array.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64)
+        part = (
+            _hash_text(array.dictionary_encode())
+            if pa.types.is_string(array.type)
+            else _mix(array.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64))
         )
         total = _mix(total * np.uint64(31) + part)
     return np.asarray(total)
@@ -252,7 +254,7 @@ def _hash(schema: Schema, table: pa.Table, instrument: pa.DictionaryArray, time:
 def _hash_text(array: pa.DictionaryArray) -> np.ndarray:
     words = np.asarray(array.dictionary.to_pylist(), dtype=object)
     hashed = pd.util.hash_array(words, categorize=False) if len(words) else np.zeros(0, np.uint64)
-    return np.asarray(hashed)[array.indices.to_numpy(zero_copy_only=False)]
+    return np.asarray(np.asarray(hashed)[array.indices.to_numpy(zero_copy_only=False)])
 
 
 def _mix(values: np.ndarray) -> np.ndarray:

@@ -17,13 +17,12 @@ from typing import ClassVar
 import pyarrow as pa
 
 from catalog.schemas.refine import REJECTED
+from flows import registry
 from flows.job import Job
 from flows.job import Request
 from flows.job import SourceFacts
 from flows.landing import LandedPage
 from flows.landing import Page
-from flows.registry import Options
-from flows.registry import read_options
 
 #: the raw symbol of a row as the vendor writes it; resolve turns it into `instrument`
 SYMBOL = "symbol"
@@ -64,15 +63,17 @@ class BaseExtractor(ABC):
     credentials: ClassVar[tuple[str, ...]] = ()
     #: names of the schemas the vendor can give; empty: every one
     schemas: ClassVar[tuple[str, ...]] = ()
-    #: options of a source; an option named in `values` changes what the numbers mean
-    Options: ClassVar[type[Options]] = Options
+    #: options of a source
+    Options: ClassVar[type[registry.Options]] = registry.Options
+    #: names of the source's options that change what its numbers mean; fixed once rows are stored
+    value_options: ClassVar[tuple[str, ...]] = ()
     #: options of a series
-    SeriesOptions: ClassVar[type[Options]] = Options
+    SeriesOptions: ClassVar[type[registry.Options]] = registry.Options
 
     def __init__(self, source: SourceFacts, context: Context) -> None:
         self.source = source
         self.context = context
-        self.options: Any = read_options(f"source {source.name!r}", self.Options, source.options)
+        self.options: Any = registry.read_options(f"source {source.name!r}", self.Options, source.options)
 
     def check(self) -> list[str]:
         """Ask the vendor whether the source works; one sentence for each thing found."""

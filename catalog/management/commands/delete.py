@@ -38,4 +38,6 @@ class Command(BaseCommand):
         if not options["noinput"] and input(f"Delete {total:,} rows? Type 'yes': ") != "yes":
             raise CommandError("nothing was deleted")
         deleted = delete(options["key"], start, end)
-        self.stdout.write(f"deleted {sum(deleted.values()):,} rows; `ingest` does not bring them back, `ingest --again` does")
+        self.stdout.write(
+            f"deleted {sum(deleted.values()):,} rows; `ingest` does not bring them back, `ingest --again` does"
+        )

@@ -17,8 +17,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         add_selection(parser)
         parser.add_argument("--again", action="store_true", help="fetch what is already covered once more")
+        parser.add_argument(
+            "--prefect",
+            action="store_true",
+            help="as flow runs: submitted to the deployments of PREFECT_API_URL, else on a temporary server here",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if options["prefect"]:
+            self._as_flows(options)
+            return
         from rich.console import Console
 
         from flows.ingest import ingest
@@ -43,3 +51,16 @@ class Command(BaseCommand):
         errors = [f"{source}: {error}" for source, outcome in outcomes.items() for error in outcome.errors]
         if errors:
             raise CommandError("\n".join(errors))
+
+    def _as_flows(self, options: dict[str, Any]) -> None:
+        from flows.orchestrator import run_as_flows
+
+        try:
+            ended = run_as_flows(read_selection(options, again=options["again"]))
+        except ConfigError as error:
+            raise CommandError(str(error)) from error
+        for source, state in ended.items():
+            self.stdout.write(f"{source}: {state}")
+        failed = [source for source, state in ended.items() if state in ("failed", "crashed", "cancelled")]
+        if failed:
+            raise CommandError(f"failed: {', '.join(failed)}")

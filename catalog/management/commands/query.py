@@ -135,5 +135,3 @@ def _cell(value: Any) -> str:
         # pandas' nanosecond times print them where there are any
         return value.strftime("%Y-%m-%dT%H:%M:%SZ") if not value.microsecond else str(value)
     return str(value)
-
-

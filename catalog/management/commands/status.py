@@ -56,5 +56,3 @@ class Command(BaseCommand):
             if started is None or due > started:
                 late += 1
         return late
-
-

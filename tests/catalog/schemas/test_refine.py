@@ -35,7 +35,9 @@ def bars(rows: list[dict[str, object]], **types: pa.DataType) -> pa.Table:
     table = {
         "instrument": pa.array([NAME] * len(rows)).dictionary_encode(),
         "row": pa.array(range(len(rows)), pa.int64()),
-        "ts_event": pa.array([row.get("ts_event", day(2)) for row in rows], types.get("ts_event", pa.timestamp("us", "UTC"))),
+        "ts_event": pa.array(
+            [row.get("ts_event", day(2)) for row in rows], types.get("ts_event", pa.timestamp("us", "UTC"))
+        ),
     }
     for name, value in columns.items():
         table[name] = pa.array([row.get(name, value) for row in rows], types.get(name))
@@ -84,7 +86,9 @@ def test_negative_prices_are_fine_where_the_asset_class_allows_them() -> None:
 
 
 def test_one_bad_value_costs_its_own_row_only() -> None:
-    result = refined(bars([{"ts_event": day(number), "close": "x" if number == 5 else "10.25"} for number in range(2, 9)]))
+    result = refined(
+        bars([{"ts_event": day(number), "close": "x" if number == 5 else "10.25"} for number in range(2, 9)])
+    )
     assert result.accepted["close"].to_pylist() == [Decimal("10.25")] * 6
     assert result.rejected["row"].to_pylist() == [3]
 
@@ -101,14 +105,16 @@ def test_one_bad_value_costs_its_own_row_only() -> None:
     ],
 )
 def test_numbers_keep_their_exact_value(kind: pa.DataType, value: object, expected: str) -> None:
-    row = {name: value for name in ("open", "high", "low", "close")}
+    row = dict.fromkeys(("open", "high", "low", "close"), value)
     result = refined(bars([row], **dict.fromkeys(row, kind)))
     assert result.accepted["close"].to_pylist() == [Decimal(expected)]
     assert result.rounded == 0
 
 
 def test_digits_beyond_the_eighteenth_are_rounded_half_even_and_counted() -> None:
-    result = refined(bars([{"volume": "0.0000000000000000025"}, {"volume": "0.0000000000000000015", "ts_event": day(3)}]))
+    result = refined(
+        bars([{"volume": "0.0000000000000000025"}, {"volume": "0.0000000000000000015", "ts_event": day(3)}])
+    )
     assert result.accepted["volume"].to_pylist() == [Decimal("2E-18"), Decimal("2E-18")]
     assert result.rounded == 2
 
@@ -188,7 +194,9 @@ def test_repeats_are_numbered_in_vendor_order_however_the_batches_are_cut(
         st.fixed_dictionaries(
             {
                 "ts_event": st.one_of(st.none(), st.integers(1, 28).map(day)),
-                "close": st.one_of(st.none(), st.sampled_from(["10", "10.0", "9.5", "x", "NaN", "1e400", "-1", "=cmd"])),
+                "close": st.one_of(
+                    st.none(), st.sampled_from(["10", "10.0", "9.5", "x", "NaN", "1e400", "-1", "=cmd"])
+                ),
                 "volume": st.one_of(st.none(), st.sampled_from(["5", "-5", "1e-30", "💥"])),
             }
         ),

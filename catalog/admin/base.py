@@ -1,0 +1,138 @@
+"""What all pages of the admin share: lists that ask few questions, times with their zone, read-only ledgers."""
+
+from collections.abc import Sequence
+from typing import Any
+from typing import ClassVar
+
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
+from django.db.models import DateTimeField
+from django.db.models import Field
+from django.db.models import Model
+from django.forms import Field as FormField
+from django.http import HttpRequest
+from django.http import HttpResponse
+from django.utils.html import format_html
+from unfold.admin import ModelAdmin
+from unfold.admin import TabularInline
+from unfold.views import ChangeList as UnfoldChangeList
+
+from catalog.admin.history import HistoryMixin
+from catalog.admin.operations import Operation
+from catalog.forms.base import CatalogForm
+
+
+class FurnishedChangeList(UnfoldChangeList):
+    """A list whose rows get what they show of other tables all at once, after the page is cut."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        # the list and its editable forms share this query's cache, so the rows are these objects
+        self.model_admin.furnish(list(self.result_list))
+
+
+class BaseAdmin(ModelAdmin):
+    """A list page that stays fast with 100,000 rows."""
+
+    show_full_result_count = False
+    list_per_page = 50
+    list_filter_submit = True
+    list_fullwidth = True
+    compressed_fields = True
+    empty_value_display = "–"
+    #: buttons on the page of a row; each is a POST to a page of its own
+    operations: ClassVar[tuple[type[Operation], ...]] = ()
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return FurnishedChangeList
+
+    def furnish(self, rows: Sequence[Any]) -> None:
+        """Give the rows of one page what their columns show of other tables; a fixed number of queries."""
+
+    def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> FormField | None:
+        made: FormField | None = super().formfield_for_dbfield(db_field, request, **kwargs)
+        return with_zone(db_field, made)
+
+    def get_urls(self) -> list[Any]:
+        made = [operation(self).path() for operation in self.operations]
+        urls: list[Any] = super().get_urls()
+        return made + urls
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        shown = [operation(self) for operation in self.operations]
+        context = {
+            **(extra_context or {}),
+            "operations": [operation.button(object_id) for operation in shown if operation.allowed(request)],
+        }
+        made: HttpResponse = super().change_view(request, object_id, form_url, context)
+        return made
+
+
+class CatalogAdmin(HistoryMixin, BaseAdmin):
+    """A page of the catalog: people edit it, and the log says what they did."""
+
+    form = CatalogForm
+
+    def get_changelist_form(self, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().get_changelist_form(request, **{"form": CatalogForm, **kwargs})
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        queryset = super().get_queryset(request)
+        related = self.list_select_related
+        return queryset.select_related(*related) if isinstance(related, tuple | list) and related else queryset
+
+
+class CatalogInline(TabularInline):
+    """Rows of another table on the page of the row they belong to."""
+
+    extra = 0
+    form = CatalogForm
+    show_change_link = True
+
+    def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> FormField | None:
+        made: FormField | None = super().formfield_for_dbfield(db_field, request, **kwargs)
+        return with_zone(db_field, made)
+
+
+class ReadOnlyMixin:
+    """Rows that only flows write: nobody adds, changes or deletes them here, superusers included."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class ReadOnlyAdmin(ReadOnlyMixin, BaseAdmin):
+    """A page of the ledger."""
+
+    actions = None
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if request.method == "POST":
+            raise PermissionDenied
+        made: HttpResponse = super().changelist_view(request, extra_context)
+        return made
+
+
+class ReadOnlyInline(ReadOnlyMixin, TabularInline):
+    """Rows of the ledger on the page of the row they belong to."""
+
+    extra = 0
+    max_num = 0
+    can_delete = False
+    per_page = 20
+    show_change_link = True
+
+
+def with_zone(db_field: Field, made: FormField | None) -> FormField | None:
+    """Say that a time is entered in UTC."""
+    if made is not None and isinstance(db_field, DateTimeField):
+        made.help_text = format_html("UTC. {}", made.help_text)
+    return made
