@@ -126,10 +126,15 @@ def _run(jobs: Sequence[Job], record: int) -> Outcome:
     for shard in shards:
         ready = transform.submit(shard, record)
         # Prefect hands a task the result of the future it is given
-        delivering += [sink.submit(shard, route.destination, record, ready) for route in shard.job.routes]  # type: ignore[call-overload]
-    for future in delivering:
+        sinks = [sink.submit(shard, route.destination, record, ready) for route in shard.job.routes]  # type: ignore[call-overload]
+        delivering.append((ready, sinks))
+    for ready, sinks in delivering:
         with _noting(outcome):
-            outcome.add(future.result())
+            # a failed transform is the reason of its sinks' failure, and says more
+            ready.result()
+            for future in sinks:
+                with _noting(outcome):
+                    outcome.add(future.result())
     for shard in shards:
         for fetch in shard.fetches:
             refined.remove(_kit(shard.job).landing.folder(fetch.source, fetch.id))

@@ -4,8 +4,11 @@ Rows are read as values, never as objects, so that a catalog of 100,000 series p
 Series that name the same instrument and schema are one extraction with united routes and windows.
 """
 
+import gc
 from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
@@ -71,16 +74,10 @@ class Selection:
 
 
 @dataclass(slots=True)
-class _Window:
-    start: datetime
-    end: datetime
-
-
-@dataclass(slots=True)
 class _Part:
     """What is gathered for one job."""
 
-    windows: dict[int, _Window] = field(default_factory=dict)
+    windows: dict[int, tuple[datetime, datetime]] = field(default_factory=dict)
     rules: dict[tuple[int, str], set[int]] = field(default_factory=dict)
     routes: dict[int, tuple[int, bool, set[int]]] = field(default_factory=dict)
     chains: dict[str, set[int]] = field(default_factory=dict)
@@ -101,34 +98,25 @@ def plan(selection: Selection) -> list[Job]:
     name that does not exist.
     """
     _check_names(selection)
+    with _uncollected():
+        return _plan(selection)
+
+
+def _plan(selection: Selection) -> list[Job]:
     series = list(_selected(selection).values_list("id", "source_id", "schema", "start", "end", "transforms"))
     assets = _assets(selection)
     routes = _routes(selection)
     sources = {source.pk: source for source in DataSource.objects.filter(pk__in={row[1] for row in series})}
     instruments = _instruments(series, assets)
-    parts: dict[tuple[int, str], _Part] = {}
+    # most series of a catalog differ in their assets only: what they share is looked at once
+    alike: dict[_Shared, list[int]] = {}
     for pk, source_id, schema, start, end, transforms in series:
-        part = parts.setdefault((source_id, schema), _Part())
-        window = _window(sources[source_id], start, end, selection)
-        if window is None:
-            continue
-        numbers = [instruments[source_id, asset][0] for asset in assets.get(pk, ())]
-        for number in numbers:
-            known = part.windows.get(number)
-            if known:
-                known.start, known.end = min(known.start, window[0]), max(known.end, window[1])
-            else:
-                part.windows[number] = _Window(*window)
-        for destination, condition, batch_rows, required, home in routes.get(pk, ()):
-            part.rules.setdefault((destination, condition), set()).update(numbers)
-            rows, needed, homes = part.routes.get(destination, (0, False, set()))
-            part.routes[destination] = (max(rows, batch_rows or 0), needed or required, homes)
-            if home:
-                homes.update(numbers)
-        if transforms:
-            for chain in read_chains(transforms):
-                if chain.stored:
-                    part.chains.setdefault(chain.text, set()).update(numbers)
+        shared = (source_id, schema, start, end, transforms, tuple(routes.get(pk, ())))
+        numbers = alike.setdefault(shared, [])
+        numbers += [instruments[source_id, asset][0] for asset in assets.get(pk, ())]
+    parts: dict[tuple[int, str], _Part] = {}
+    for shared, numbers in alike.items():
+        _add(shared, numbers, parts, sources, selection)
     facts = _facts(sources, instruments)
     destinations = {destination.pk: destination for destination in OutputDestination.objects.all()}
     jobs = [
@@ -136,7 +124,7 @@ def plan(selection: Selection) -> list[Job]:
             source=_source(sources[source_id]),
             schema=schema,
             instruments=tuple(
-                InstrumentFacts(number, facts[number][0], facts[number][1], window.start, window.end)
+                InstrumentFacts(number, facts[number][0], facts[number][1], window[0], window[1])
                 for number, window in sorted(part.windows.items())
             ),
             routes=tuple(_route(destinations[pk], part, *part.routes[pk]) for pk in sorted(part.routes)),
@@ -147,6 +135,49 @@ def plan(selection: Selection) -> list[Job]:
         if part.windows
     ]
     return sorted(jobs, key=lambda job: (job.source.name, job.schema))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the cycle collector: planning makes a million objects and no cycle; looking at them doubles its time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+_RouteRow = tuple[int, str, int | None, bool, bool]
+_Shared = tuple[int, str, datetime | None, datetime | None, str, tuple[_RouteRow, ...]]
+
+
+def _add(
+    shared: _Shared,
+    numbers: list[int],
+    parts: dict[tuple[int, str], _Part],
+    sources: dict[int, DataSource],
+    selection: Selection,
+) -> None:
+    source_id, schema, start, end, transforms, routes = shared
+    window = _window(sources[source_id], start, end, selection)
+    if window is None:
+        return
+    part = parts.setdefault((source_id, schema), _Part())
+    low, high = window
+    for number in numbers:
+        known = part.windows.get(number, window)
+        part.windows[number] = window if known == window else (min(known[0], low), max(known[1], high))
+    for destination, condition, batch_rows, required, home in routes:
+        part.rules.setdefault((destination, condition), set()).update(numbers)
+        rows, needed, homes = part.routes.get(destination, (0, False, set()))
+        part.routes[destination] = (max(rows, batch_rows or 0), needed or required, homes)
+        if home:
+            homes.update(numbers)
+    for chain in read_chains(transforms):
+        if chain.stored:
+            part.chains.setdefault(chain.text, set()).update(numbers)
 
 
 def _selected(selection: Selection) -> QuerySet[TimeSeries]:
@@ -181,9 +212,6 @@ def _assets(selection: Selection) -> dict[int, list[int]]:
     for series, asset in rows:
         found.setdefault(series, []).append(asset)
     return found
-
-
-_RouteRow = tuple[int, str, int | None, bool, bool]
 
 
 def _routes(selection: Selection) -> dict[int, list[_RouteRow]]:

@@ -109,7 +109,9 @@ def asked(
     ]
 
 
-def first_rows(job: Job, extractor: BaseHistoricalExtractor, *, rows: int = ROWS, seconds: float = SECONDS) -> FirstRows:
+def first_rows(
+    job: Job, extractor: BaseHistoricalExtractor, *, rows: int = ROWS, seconds: float = SECONDS
+) -> FirstRows:
     """Return the first rows of a job; asks the vendor, stores nothing.
 
     Raises what the vendor's border raises, and TransientError when there is no answer in time.
@@ -297,5 +299,3 @@ def _text(value: Any) -> str:
 
 def _no_sink(route: Any, job: Any) -> NoReturn:
     raise AssertionError("a preview delivers nothing")
-
-

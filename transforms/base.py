@@ -19,8 +19,8 @@ from transforms.parameters import declared
 from transforms.spec import TransformSpec
 from transforms.spec import text
 
+#: the warm-up of what accumulates from the series' first bar: no number of rows is enough
 ANCHORED: Final = None
-"""The warm-up of what accumulates from the series' first bar: no number of rows is enough."""
 
 
 class BaseTransformer(ABC):

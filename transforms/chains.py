@@ -1,6 +1,7 @@
 """The transforms of a series: chains separated by ';', those that end in `| store` stored."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from catalog.errors import ConfigError
@@ -44,6 +45,7 @@ def parse_chains(text: str, schema: str) -> tuple[SeriesChain, ...]:
     return chains
 
 
+@lru_cache(maxsize=4096)  # many series of a catalog share one text
 def read_chains(text: str) -> tuple[SeriesChain, ...]:
     """Read transforms that were checked before; ConfigError when the text cannot be read at all."""
     chains, faults = _read(text)

@@ -13,7 +13,6 @@ from catalog.exchange.entries import AssetName
 from catalog.exchange.entries import Fault
 from catalog.models import Instrument
 from catalog.models import InstrumentSymbol
-from catalog.models import OutputDestination
 from catalog.models import Route
 from catalog.models import TimeSeries
 
@@ -45,8 +44,12 @@ class Change:
         return str(self.row._meta.verbose_name)
 
     def __str__(self) -> str:
+        if self.added:
+            lines = [f"{change.name}: {change.after}" for change in self.fields]
+        else:
+            lines = [str(change) for change in self.fields]
         head = f"{'+' if self.added else '~'} {self.kind} {self.row} (line {self.line})"
-        return "\n".join([head, *(f"    {change}" for change in self.fields)])
+        return "\n    ".join([head, *lines])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,8 @@ class Changes:
     faults: list[Fault] = field(default_factory=list)
     rows: list[Change] = field(default_factory=list)
     unchanged: Counter[str] = field(default_factory=Counter)
-    #: ids of the assets that the series name, those just added excepted
-    assets: dict[AssetName, Any] = field(default_factory=dict)
+    #: ids of the assets that are there already
+    asset_ids: dict[AssetName, int] = field(default_factory=dict)
 
     def of(self, model: type[Model]) -> Iterator[Any]:
         """Yield the changes of one model's rows."""

@@ -1,10 +1,14 @@
 """What the catalog holds of the rows a file names, read with a handful of queries however many they are."""
 
 from collections.abc import Collection
-from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 from typing import Any
 from typing import Final
+from typing import NamedTuple
 from typing import TypeVar
 
 from django.db.models import Model
@@ -22,26 +26,123 @@ from catalog.models import TimeSeries
 
 _Row = TypeVar("_Row", bound=Model)
 
-# names in one query; SQLite takes 999 parameters from Django
+# names in one query; Django gives SQLite at most 999 parameters
 _CHUNK: Final = 900
-# from here on reading the whole table once is faster
+# from here on it is faster to read the whole table once
 _MANY: Final = 9000
 
 
+class Interval(NamedTuple):
+    """A symbol of an instrument in `[start, end)`."""
+
+    symbol: str
+    start: datetime | None
+    end: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
-    """The rows that a document's entries name, by name. With `lock` nobody else can change them meanwhile."""
+    """Rows by name, and what belongs to them by id."""
 
-    def __init__(self, document: Document, *, lock: bool = False) -> None:
-        self.lock = lock
-        self.sources = {row.name: row for row in self._locked(DataSource.objects.order_by())}
-        self.destinations = {row.name: row for row in self._locked(OutputDestination.objects.order_by())}
-        self.assets = self._entry_assets(document)
-        self.asset_ids = {name: row.pk for name, row in self.assets.items()}
-        self._add_references(document)
-        self.series = {row.series_id: row for row in self._named(TimeSeries, "series_id", document)}
-        self.links = self._links()
-        self.routes = self._routes()
-        self._read_instruments(document)
+    #: all of them: few, and messages list their names
+    sources: dict[str, DataSource]
+    destinations: dict[str, OutputDestination]
+    asset_ids: dict[AssetName, int]
+    #: those that have an entry of their own
+    assets: dict[AssetName, Asset]
+    series: dict[str, TimeSeries]
+    #: series → asset → its name
+    links: dict[int, dict[int, AssetName]]
+    #: series → destination → route
+    routes: dict[int, dict[int, Route]]
+    #: (source, asset) → instrument, for the sources whose instruments the file names
+    instruments: dict[tuple[str, AssetName], int]
+    intervals: dict[tuple[str, AssetName], list[Interval]]
 
-    def _locked(self, rows: QuerySet[_Row]) -> QuerySet[_Row]:
-        return rows.select_for_update() if self.lock else rows
+
+def read_stored(document: Document, *, lock: bool = False) -> Stored:
+    """Read the rows that the entries of a document name; with `lock` nobody else can change them meanwhile."""
+
+    def locked(rows: QuerySet[_Row]) -> QuerySet[_Row]:
+        # nothing in SQLite, where the whole database is locked
+        return rows.select_for_update() if lock else rows
+
+    sources = {row.name: row for row in locked(DataSource.objects.order_by())}
+    destinations = {row.name: row for row in locked(OutputDestination.objects.order_by())}
+    asset_ids = _asset_ids(document)
+    entered = {asset_ids[entry.asset] for entry in document.assets if entry.asset in asset_ids}
+    assets = {
+        AssetName(row.asset_class, row.symbol): row for row in _in(locked(Asset.objects.order_by()), "pk", entered)
+    }
+    ids = {entry.name for entry in document.series}
+    series = {row.series_id: row for row in _in(locked(TimeSeries.objects.order_by()), "series_id", ids)}
+    numbers = {row.pk for row in series.values()}
+    links: dict[int, dict[int, AssetName]] = {}
+    through = TimeSeries.assets.through.objects.order_by().values_list(
+        "timeseries_id", "asset_id", "asset__asset_class", "asset__symbol"
+    )
+    for part in _parts(through, "timeseries_id", numbers):
+        for number, asset, asset_class, symbol in part:
+            if number in numbers:
+                links.setdefault(number, {})[asset] = AssetName(asset_class, symbol)
+    routes: dict[int, dict[int, Route]] = {}
+    for route in _in(locked(Route.objects.order_by()), "series_id", numbers):
+        routes.setdefault(route.series_id, {})[route.destination_id] = route
+    named = {instrument.source for entry in document.assets for instrument in entry.instruments}
+    return Stored(
+        sources, destinations, asset_ids, assets, series, links, routes, _instruments(named), _intervals(named)
+    )
+
+
+def _asset_ids(document: Document) -> dict[AssetName, int]:
+    """Return the ids of the assets that entries or series name; for a bare symbol those of every class."""
+    symbols = {entry.asset.symbol for entry in document.assets}
+    symbols |= {reference.name.symbol for entry in document.series for reference in entry.assets}
+    rows = Asset.objects.order_by().values_list("pk", "asset_class", "symbol")
+    return {
+        AssetName(asset_class, symbol): pk
+        for part in _parts(rows, "symbol", symbols)
+        for pk, asset_class, symbol in part
+        if symbol in symbols
+    }
+
+
+def _instruments(sources: Collection[str]) -> dict[tuple[str, AssetName], int]:
+    rows = Instrument.objects.filter(source__name__in=sources).order_by()
+    return {
+        (source, AssetName(asset_class, symbol)): pk
+        for pk, source, asset_class, symbol in rows.values_list(
+            "pk", "source__name", "asset__asset_class", "asset__symbol"
+        )
+    }
+
+
+def _intervals(sources: Collection[str]) -> dict[tuple[str, AssetName], list[Interval]]:
+    rows = InstrumentSymbol.objects.filter(instrument__source__name__in=sources).order_by()
+    found: dict[tuple[str, AssetName], list[Interval]] = {}
+    for source, asset_class, asset, *interval in rows.values_list(
+        "instrument__source__name",
+        "instrument__asset__asset_class",
+        "instrument__asset__symbol",
+        "symbol",
+        "start",
+        "end",
+    ):
+        found.setdefault((source, AssetName(asset_class, asset)), []).append(Interval(*interval))
+    return found
+
+
+def _in(rows: QuerySet[_Row], name: str, wanted: Collection[Any]) -> Iterator[_Row]:
+    """Yield the rows whose field is among many values."""
+    for part in _parts(rows, name, wanted):
+        yield from (row for row in part if getattr(row, name) in wanted)
+
+
+def _parts(rows: QuerySet[Any, Any], name: str, wanted: Collection[Any]) -> Iterator[QuerySet[Any, Any]]:
+    """Yield queries that together find every row whose field is among many values, and maybe others."""
+    if len(wanted) > _MANY:
+        yield rows
+        return
+    left = iter(wanted)
+    while chunk := list(islice(left, _CHUNK)):
+        yield rows.filter(**{f"{name}__in": chunk})
