@@ -120,7 +120,8 @@ def _store(
 ) -> Tally:
     schema, name = schema_called(job.schema), str(pending.instrument.name)
     start = warm_start(sink, schema, name, pending.since, transformer)
-    bars = sink.read(schema, [name], start, LATEST)
+    # resampling sums volumes and so needs decimals; indicators are float64 anyway
+    bars = sink.read(schema, [name], start, LATEST, exact=bool(transformer.warmup_timeframe))
     refuse_several_venues(bars, name)
     changed = bars.filter(pc.greater(bars[FETCH_ID], pending.seen))
     written = Tally()

@@ -182,6 +182,14 @@ def _make(indicators: Sequence[str]) -> list[BaseTransformer]:
             continue
         if not transformer.labels:
             faults.append(f"indicator {text!r} gives a table of its own, not columns beside the bars")
+        elif transformer.inputs != 1:
+            faults.append(f"indicator {text!r} takes {transformer.inputs} series; accepted here: those that take one")
+        elif transformer.warmup_timeframe:
+            # its value at a bar's time would know the rest of the coarser bar
+            faults.append(
+                f"indicator {text!r} gives values on bars of {transformer.warmup_timeframe}, not beside these;"
+                " store it with the series and read the schema 'indicators'"
+            )
         made.append(transformer)
     if faults:
         raise ConfigError(*faults)
@@ -213,7 +221,7 @@ def _with_indicators(
 def warm_start(sink: ReadableSink, schema: Schema, name: str, start: datetime, chain: BaseTransformer) -> datetime:
     """Return where bars must be read from so that the chain's values are right from `start` on."""
     if chain.warmup is None or chain.warmup_timeframe:
-        # anchored, or counted in coarser bars than these: from the first bar
+        # anchored, or counted in bars coarser than the stored ones: from the first bar
         return EARLIEST
     return sink.tail(schema, name, start, chain.warmup) or start
 

@@ -1,5 +1,6 @@
 """What is stored of each series: extents, rows, and the sessions of its calendar without any row."""
 
+import warnings
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -118,16 +120,14 @@ def missing_sessions(calendar: str, times: pa.ChunkedArray, *, intraday: bool) -
     Raises ConfigError when no calendar has that name.
     """
     sessions = _sessions(calendar)
-    days = set(pc.unique(pc.cast(times, pa.date32(), safe=False)).to_pylist()) if not intraday else None
     bounds = pc.min_max(times.cast(pa.int64())).as_py()
     first = datetime.fromtimestamp(bounds["min"] / 1e9, UTC)
     last = datetime.fromtimestamp(bounds["max"] / 1e9, UTC)
-    if days is None:
-        days = set()
-        stamps = times.to_pandas().dt.tz_convert("UTC")
-        opens = sessions.opens.loc[str(first.date()) : str(last.date())]
-        positions = opens.searchsorted(stamps.to_numpy(dtype="datetime64[ns]"), side="right") - 1
-        days = {opens.index[position].date() for position in set(positions.tolist()) if position >= 0}
+    if intraday:
+        positions = np.searchsorted(sessions.opens_nanos, times.cast(pa.int64()).to_numpy(), side="right") - 1
+        days = {sessions.sessions[position].date() for position in np.unique(positions[positions >= 0])}
+    else:
+        days = set(pc.unique(pc.cast(times, pa.date32(), safe=False)).to_pylist())
     expected = sessions.sessions_in_range(str(first.date()), str(last.date()))
     return tuple(day.date() for day in expected if day.date() not in days)
 
@@ -137,8 +137,11 @@ def _sessions(calendar: str) -> Any:
     import exchange_calendars
 
     try:
-        # without a start the library covers twenty years only
-        return exchange_calendars.get_calendar(calendar, start="1960-01-01")
+        # pandas 3.1 warns of what this library does inside
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # without a start it covers twenty years only
+            return exchange_calendars.get_calendar(calendar, start="1960-01-01")
     except (exchange_calendars.errors.InvalidCalendarName, ValueError):
         names = exchange_calendars.get_calendar_names(include_aliases=False)
         raise ConfigError(unknown("calendar", calendar, names)) from None

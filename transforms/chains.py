@@ -27,6 +27,7 @@ def parse_chains(text: str, schema: str) -> tuple[SeriesChain, ...]:
     from transforms.registry import make
 
     chains, faults = _read(text)
+    labels: dict[str, str] = {}
     for chain in chains:
         if not schema.startswith("ohlcv-"):
             faults.append(f"transform {chain.text!r}: schema {schema!r} has no bars; accepted: schemas ohlcv-*")
@@ -40,6 +41,9 @@ def parse_chains(text: str, schema: str) -> tuple[SeriesChain, ...]:
             faults.append(f"transform {chain.text!r} takes {made.inputs} series; accepted here: those that take one")
         elif chain.stored and not made.labels:
             faults.append(f"transform {chain.text!r} gives no indicator, so '{STORE}' cannot follow it")
+        for label in made.labels:
+            if labels.setdefault(label, chain.text) != chain.text:
+                faults.append(f"transforms {labels[label]!r} and {chain.text!r} both give {label}")
     if faults:
         raise ConfigError(*faults)
     return chains
