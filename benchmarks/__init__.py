@@ -1,0 +1,1 @@
+"""Speed and memory, as ratios to a named base measured in the same run, in alternating rounds."""
