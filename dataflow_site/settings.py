@@ -90,7 +90,13 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
-UNFOLD = {"SITE_TITLE": "DataFlow", "SITE_HEADER": "DataFlow", "SITE_SYMBOL": "candlestick_chart"}
+UNFOLD = {
+    "SITE_TITLE": "DataFlow",
+    "SITE_HEADER": "DataFlow",
+    "SITE_SYMBOL": "candlestick_chart",
+    "DASHBOARD_CALLBACK": "catalog.admin.dashboard.dashboard",
+    "SIDEBAR": {"show_search": True, "navigation": "catalog.admin.navigation.sidebar"},
+}
 # an import is stored whole or not at all
 IMPORT_EXPORT_USE_TRANSACTIONS = True
 
@@ -150,6 +156,8 @@ STORAGES = {
 TIME_ZONE = "UTC"
 USE_TZ = True
 LANGUAGE_CODE = "en"
+# pages show times with their zone
+FORMAT_MODULE_PATH = "catalog.formats"
 
 # Logging
 

@@ -65,7 +65,7 @@ def store_indicators(job: Job) -> Outcome:
     for route in job.routes:
         if not route.home:
             continue
-        opened = open_sink(route, job)
+        opened = open_sink(route, {str(instrument.name): instrument.id for instrument in job.instruments})
         if not isinstance(opened, ReadableSink):
             continue
         with opened as sink:

@@ -52,6 +52,10 @@ class Format(ABC):
         """Return what a file holds, without reading its rows where possible."""
 
     @abstractmethod
+    def described(self, path: Path) -> bool:
+        """Whether the facts of a file are there and of its present state."""
+
+    @abstractmethod
     def write(self, path: Path, owner: Owner, tables: Iterable[pa.Table]) -> None:
         """Write sorted rows, at least one, in place of the file; whole or not at all."""
 
@@ -83,6 +87,10 @@ class Parquet(Format):
     def facts(self, path: Path, owner: Owner) -> Facts:
         with _opened(path, owner) as file:
             return _read_facts(file)
+
+    def described(self, path: Path) -> bool:
+        # they are a part of it
+        return True
 
     def write(self, path: Path, owner: Owner, tables: Iterable[pa.Table]) -> None:
         summary = Summary(owner)
@@ -124,14 +132,15 @@ def even(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def inside(table: pa.Table, owner: Owner, window: tuple[int, int], columns: Sequence[str]) -> pa.Table:
     """Return the rows of a sorted block in `[start, end)`, with columns the file is too old to have."""
-    for field in owner.columns:
-        if field.name not in table.column_names and (not columns or field.name in columns):
+    types = pa.schema([field for field in owner.columns if not columns or field.name in columns])
+    for field in types:
+        if field.name not in table.column_names:
             absent = owner.schema.column(field.name).absent
             table = table.append_column(field, pa.repeat(pa.scalar(absent, field.type), table.num_rows))
     if window != ALL_TIME:
         start, stop = np.searchsorted(owner.times(table), window)
         table = table.slice(start, stop - start)
-    return table if columns else table.select(owner.columns.names)
+    return table.select(types.names).cast(types)
 
 
 def check(facts: Facts, path: Path, owner: Owner) -> Facts:

@@ -1,5 +1,6 @@
 """Runs jobs in this process: the pipeline without Prefect."""
 
+import logging
 from collections.abc import Callable
 from collections.abc import Sequence
 from itertools import groupby
@@ -16,6 +17,8 @@ from flows.pipeline import run
 from flows.plan import Selection
 from flows.plan import plan
 from flows.workshops import workshop
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, str, int], None]
 
@@ -65,5 +68,8 @@ def run_source(
                 outcome.add(store_indicators(job))
         except DataflowError as error:
             outcome.errors.append(str(error))
+        except Exception as error:  # the other sources still run
+            log.exception("source %s failed", source.name)
+            outcome.errors.append(f"{type(error).__name__}: {error}")
         record.error = "\n".join(outcome.errors)[:10_000]
     return outcome

@@ -36,8 +36,6 @@ MAX_QUARANTINED: Final = 10_000
 _COUNTS: Final = ("new", "updated", "unchanged", "duplicate", "superseded", "filtered", "quarantined")
 # a bulk insert holds its rows in memory and, in SQLite, one parameter for each value
 _CHUNK: Final = 500
-# SQLite's limit of parameters in one statement, with room for the others
-_MAX_PARAMETERS: Final = 30_000
 
 
 class CatalogLedger:
@@ -110,7 +108,7 @@ class CatalogLedger:
                 instrument__asset__series__schema=job.schema,
                 instrument__asset__series__routes__destination_id=route.destination_id,
             )
-            lacking = of_job.filter(~Exists(has_one), Exists(concerned)).order_by("id")
+            lacking = of_job.filter(~Exists(has_one), Exists(concerned), pruned=False).order_by("id")
             Delivery.objects.bulk_create(
                 (
                     Delivery(
@@ -152,17 +150,24 @@ class CatalogLedger:
 
     def restart(self, job: Job, fetches: Sequence[int] = ()) -> int:
         """Make the job's delivered fetches (or some of them) wait again, from their first batch; returns how many."""
-        done = Delivery.objects.filter(
-            fetch__source_id=job.source.id, schema=job.schema, fetch__complete=True,
-            fetch__coverage__instrument__in=[instrument.id for instrument in job.instruments][:_MAX_PARAMETERS],
-        )  # fmt: skip
-        if fetches:
-            done = done.filter(fetch_id__in=fetches)
+        concerned: set[int] = set(fetches)
+        ids = [instrument.id for instrument in job.instruments]
+        if not fetches:
+            for first in range(0, len(ids), _CHUNK):
+                covering = Coverage.objects.filter(
+                    instrument__in=ids[first : first + _CHUNK], fetch__schema=job.schema, fetch__complete=True
+                )
+                concerned.update(covering.values_list("fetch_id", flat=True))
         zeros = dict.fromkeys((*_COUNTS, "parsed", "pending", "rounded", "cursor"), 0)
-        numbers = list(done.distinct().values_list("pk", flat=True))
+        restarted = 0
         with transaction.atomic():
-            Quarantined.objects.filter(fetch__deliveries__in=numbers).delete()
-            return Delivery.objects.filter(pk__in=numbers).update(status=Delivery.Status.PENDING, error="", **zeros)
+            for number in sorted(concerned):
+                deliveries = Delivery.objects.filter(
+                    fetch=number, fetch__source=job.source.id, fetch__pruned=False, schema=job.schema
+                )
+                restarted += deliveries.update(status=Delivery.Status.PENDING, error="", **zeros)
+                Quarantined.objects.filter(fetch=number, fetch__pruned=False).delete()
+        return restarted
 
     def quarantine(self, fetch: FetchRef, part: int, rejected: pa.Table) -> None:
         room = MAX_QUARANTINED - Quarantined.objects.filter(fetch_id=fetch.id).count()

@@ -105,6 +105,9 @@ class Lines(Format):
             summary.add(block)
         return summary.facts()
 
+    def described(self, path: Path) -> bool:
+        return self._sidecar(path) is not None
+
     def write(self, path: Path, owner: Owner, tables: Iterable[pa.Table]) -> None:
         summary = Summary(owner)
         names = owner.columns.names

@@ -27,10 +27,9 @@ class Merged:
 
 def by_key(owner: Owner, table: pa.Table) -> pa.Table:
     """Return the rows sorted by key."""
-    keys = _keys(owner, table)
-    if not _repeated(keys[:1], np.arange(table.num_rows)).any() and (np.diff(keys[0]) > 0).all():
+    if (np.diff(owner.times(table)) > 0).all():
         return table
-    return table.take(pa.array(np.lexsort(keys[::-1])))
+    return table.take(pa.array(np.lexsort(_keys(owner, table)[::-1])))
 
 
 def merged(owner: Owner, stored: Iterable[pa.Table], rows: pa.Table, replace: bool) -> Iterator[Merged]:
@@ -79,8 +78,8 @@ def _revise(owner: Owner, old: pa.Table, new: pa.Table, replace: bool) -> tuple[
     differs = np.zeros(old.num_rows, bool)
     for name in owner.schema.values:
         # a null brings nothing
-        different = pc.fill_null(pc.not_equal(old[name], new[name]), pc.and_(pc.is_null(old[name]), pc.is_valid(new[name])))
-        differs |= different.to_numpy()
+        appears = pc.and_(pc.is_null(old[name]), pc.is_valid(new[name]))
+        differs |= pc.coalesce(pc.not_equal(old[name], new[name]), appears).to_numpy()
     if not replace:
         superseded = int(differs.sum())
         return Counts(unchanged=old.num_rows - superseded, superseded=superseded), nothing, old.slice(0, 0)

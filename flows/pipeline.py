@@ -14,6 +14,7 @@ from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -35,7 +36,9 @@ import pyarrow.compute as pc
 
 from catalog import conditions
 from catalog.asset_classes import ASSET_CLASSES
+from catalog.errors import ConfigError
 from catalog.errors import PermanentError
+from catalog.errors import TransientError
 from catalog.keys import InstrumentName
 from catalog.schemas import INSTRUMENT
 from catalog.schemas import Schema
@@ -173,7 +176,7 @@ class Workshop:
     extractor: BaseHistoricalExtractor
     landing: Landing
     ledger: Ledger
-    open_sink: Callable[[RouteFacts, Job], Sink]
+    open_sink: Callable[[RouteFacts, Mapping[str, int]], Sink]
     progress: Callable[[str, int], None] = lambda what, count: None
 
 
@@ -280,10 +283,22 @@ def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
                 for refined in _refine_batch(batch, page, symbols, facts, state, quarantine_unknown):
                     yield replace(refined, number=number)
                     number += 1
-        except PermanentError as error:
+        except (ConfigError, TransientError, MemoryError):
+            # not the page's fault: nothing is said of it, and it is tried again
+            raise
+        except Exception as error:
+            # whatever a parser stumbles over costs its page, which stays landed for the parser's next version
+            log.exception("fetch %s, page %s cannot be parsed", fetch.id, page.manifest.part)
+            reason = str(error) if isinstance(error, PermanentError) else f"{type(error).__name__}: {error}"
             schema = schema_called(fetch.schema)
-            empty = schema.arrow.empty_table()
-            yield RefinedBatch(number, schema, empty, REJECTED.empty_table(), page.manifest.part, unparsable=str(error))
+            yield RefinedBatch(
+                number,
+                schema,
+                schema.arrow.empty_table(),
+                REJECTED.empty_table(),
+                page.manifest.part,
+                unparsable=reason,
+            )
             number += 1
 
 
@@ -379,7 +394,7 @@ def deliver(
     with ExitStack() as stack:
         writers = [_Writer(delivery, routes[delivery.destination], workshop, ids, confirmed) for delivery in deliveries]
         for writer in writers:
-            _attempt(writer, partial(writer.open, stack, job), failed)
+            _attempt(writer, partial(writer.open, stack), failed)
         with closing(_ahead(batches if batches is not None else refine(fetch, workshop))) as stream:
             for batch in stream:
                 parsed.append(batch.parsed)
@@ -445,9 +460,9 @@ class _Writer:
         self.tally = Tally()
         self.total = Tally()
 
-    def open(self, stack: ExitStack, job: Job) -> None:
+    def open(self, stack: ExitStack) -> None:
         """Open the route's sink."""
-        self.sink = stack.enter_context(self.workshop.open_sink(self.route, job))
+        self.sink = stack.enter_context(self.workshop.open_sink(self.route, self.ids))
         self.batch_rows = self.route.batch_rows or self.sink.batch_rows
 
     def finish(self) -> None:

@@ -103,15 +103,18 @@ def plan(selection: Selection) -> list[Job]:
 
 
 def _plan(selection: Selection) -> list[Job]:
-    series = list(_selected(selection).values_list("id", "source_id", "schema", "start", "end", "transforms"))
+    rows = _considered(selection).values_list("id", "source_id", "schema", "start", "end", "transforms", "series_id")
+    series = list(rows)
+    chosen = set(selection.series)
     assets = _assets(selection)
     routes = _routes(selection)
     sources = {source.pk: source for source in DataSource.objects.filter(pk__in={row[1] for row in series})}
     instruments = _instruments(series, assets)
     # most series of a catalog differ in their assets only: what they share is looked at once
     alike: dict[_Shared, list[int]] = {}
-    for pk, source_id, schema, start, end, transforms in series:
-        shared = (source_id, schema, start, end, transforms, tuple(routes.get(pk, ())))
+    for pk, source_id, schema, start, end, transforms, series_id in series:
+        wanted = not chosen or series_id in chosen
+        shared = (source_id, schema, start, end, transforms, tuple(routes.get(pk, ())), wanted)
         numbers = alike.setdefault(shared, [])
         numbers += [instruments[source_id, asset][0] for asset in assets.get(pk, ())]
     parts: dict[tuple[int, str], _Part] = {}
@@ -150,7 +153,7 @@ def _uncollected() -> Iterator[None]:
 
 
 _RouteRow = tuple[int, str, int | None, bool, bool]
-_Shared = tuple[int, str, datetime | None, datetime | None, str, tuple[_RouteRow, ...]]
+_Shared = tuple[int, str, datetime | None, datetime | None, str, tuple[_RouteRow, ...], bool]
 
 
 def _add(
@@ -160,15 +163,15 @@ def _add(
     sources: dict[int, DataSource],
     selection: Selection,
 ) -> None:
-    source_id, schema, start, end, transforms, routes = shared
-    window = _window(sources[source_id], start, end, selection)
-    if window is None:
-        return
+    source_id, schema, start, end, transforms, routes, wanted = shared
     part = parts.setdefault((source_id, schema), _Part())
-    low, high = window
-    for number in numbers:
-        known = part.windows.get(number, window)
-        part.windows[number] = window if known == window else (min(known[0], low), max(known[1], high))
+    window = _window(sources[source_id], start, end, selection) if wanted else None
+    if window:
+        low, high = window
+        for number in numbers:
+            known = part.windows.get(number, window)
+            part.windows[number] = window if known == window else (min(known[0], low), max(known[1], high))
+    # routes and chains are those of every series: what landed earlier is delivered by them too
     for destination, condition, batch_rows, required, home in routes:
         part.rules.setdefault((destination, condition), set()).update(numbers)
         rows, needed, homes = part.routes.get(destination, (0, False, set()))
@@ -178,6 +181,14 @@ def _add(
     for chain in read_chains(transforms):
         if chain.stored:
             part.chains.setdefault(chain.text, set()).update(numbers)
+
+
+def _considered(selection: Selection) -> QuerySet[TimeSeries]:
+    """All active series of the sources the selection touches, chosen or not."""
+    rows = TimeSeries.objects.filter(active=True, source__active=True, extractor_type=selection.extractor_type)
+    if selection.series or selection.sources:
+        rows = rows.filter(source__in=_selected(selection).values("source"))
+    return rows.order_by()
 
 
 def _selected(selection: Selection) -> QuerySet[TimeSeries]:
@@ -207,7 +218,7 @@ def _assets(selection: Selection) -> dict[int, list[int]]:
     through = TimeSeries.assets.through.objects
     rows = through.values_list("timeseries_id", "asset_id")
     if selection.series or selection.sources:
-        rows = rows.filter(timeseries__in=_selected(selection).values("pk"))
+        rows = rows.filter(timeseries__in=_considered(selection).values("pk"))
     found: dict[int, list[int]] = {}
     for series, asset in rows:
         found.setdefault(series, []).append(asset)
@@ -217,7 +228,7 @@ def _assets(selection: Selection) -> dict[int, list[int]]:
 def _routes(selection: Selection) -> dict[int, list[_RouteRow]]:
     rows = Route.objects.filter(active=True, destination__active=True).order_by()
     if selection.series or selection.sources:
-        rows = rows.filter(series__in=_selected(selection).values("pk"))
+        rows = rows.filter(series__in=_considered(selection).values("pk"))
     found: dict[int, list[_RouteRow]] = {}
     for series, *route in rows.values_list(
         "series_id", "destination_id", "condition", "batch_rows", "required", "home"

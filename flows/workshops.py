@@ -1,14 +1,18 @@
 """Puts a job together with this machine: settings, landing, ledger and sinks."""
 
+import json
 import os
 from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 from django.conf import settings
 
 from flows import registry
+from flows.extractors.base import BaseHistoricalExtractor
 from flows.extractors.base import Context
-from flows.job import Job
 from flows.job import RouteFacts
 from flows.job import SourceFacts
 from flows.landing import Landing
@@ -28,20 +32,27 @@ def landing() -> Landing:
     return Landing(Path(settings.LANDING_URL))
 
 
-def target(name: str, ids: dict[str, int]) -> Target:
+def target(name: str, ids: Mapping[str, int]) -> Target:
     """Return what sinks may use of this machine."""
     return Target(name, ids, Path(settings.EXPORT_ROOT), dict(os.environ))
 
 
-def open_sink(route: RouteFacts, job: Job) -> Sink:
-    """Return the sink of a route, ready for a with-statement."""
-    ids = {str(instrument.name): instrument.id for instrument in job.instruments}
+def open_sink(route: RouteFacts, ids: Mapping[str, int]) -> Sink:
+    """Return the sink of a route, ready for a with-statement; `ids` maps instrument texts to ids."""
     made: Sink = registry.sink(route.kind)(route.options, target(route.destination, ids))
+    return made
+
+
+@lru_cache(maxsize=64)
+def _extractor(source: str, roots: tuple[str, ...]) -> BaseHistoricalExtractor:
+    """Return the extractor of a source: one for all tasks of a process, for it may hold a session and its limits."""
+    facts = SourceFacts(**json.loads(source))
+    made: BaseHistoricalExtractor = registry.extractor(facts.vendor)(facts, context())
     return made
 
 
 def workshop(source: SourceFacts, ledger: Ledger, progress: Callable[[str, int], None] | None = None) -> Workshop:
     """Return all that running the source's jobs takes."""
-    extractor = registry.extractor(source.vendor)(source, context())
+    extractor = _extractor(json.dumps(asdict(source), sort_keys=True), tuple(map(str, settings.FILES_ROOT)))
     made = Workshop(extractor, landing(), ledger, open_sink)
     return made if progress is None else Workshop(extractor, landing(), ledger, open_sink, progress)

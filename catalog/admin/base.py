@@ -12,7 +12,9 @@ from django.db.models import Model
 from django.forms import Field as FormField
 from django.http import HttpRequest
 from django.http import HttpResponse
+from django.urls import reverse
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.admin import TabularInline
 from unfold.views import ChangeList as UnfoldChangeList
@@ -136,3 +138,9 @@ def with_zone(db_field: Field, made: FormField | None) -> FormField | None:
     if made is not None and isinstance(db_field, DateTimeField):
         made.help_text = format_html("UTC. {}", made.help_text)
     return made
+
+
+def linked(model: str, text: str, **filters: Any) -> SafeString:
+    """Return a link to the list of a model's rows that meet the filters."""
+    url = reverse(f"admin:catalog_{model}_changelist", query=filters)
+    return format_html('<a class="text-link" href="{}">{}</a>', url, text)

@@ -195,10 +195,12 @@ class ShowPlan(Operation):
         source = source_of(row)
         faults: list[str] = []
         jobs: list[dict[str, Any]] = []
+        # of a run that is never saved: this ledger only answers
+        ledger = CatalogLedger(Run())
         with _Faults(faults):
             extractor = make_extractor(source)
             for job in rehearse(row):
-                requests = asked(job, extractor, CatalogLedger(Run()).missing, _REQUESTS_SHOWN + 1)
+                requests = asked(job, extractor, ledger.missing, _REQUESTS_SHOWN + 1)
                 jobs.append(
                     {
                         "job": job,
@@ -206,7 +208,7 @@ class ShowPlan(Operation):
                         "more_instruments": max(0, len(job.instruments) - _INSTRUMENTS_SHOWN),
                         "requests": requests[:_REQUESTS_SHOWN],
                         "more_requests": len(requests) > _REQUESTS_SHOWN,
-                        "windowed": extractor.windowed,
+                        "waiting": ledger.waiting(job),
                     }
                 )
         inactive = [

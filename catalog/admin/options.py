@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpRequest
-from django.utils.safestring import SafeString
+from django.utils.html import escape
 
+from catalog.forms.choices import install_advice
 from catalog.forms.options import UNDECLARED
 from catalog.forms.options import field_name
 from catalog.forms.options import with_option_fields
-from flows import registry
 from flows.registry import Options
 
 
@@ -20,13 +20,21 @@ class OptionsMixin:
         """Return the class that declares the options of each vendor or kind."""
         raise NotImplementedError
 
+    def stored_owner(self, row: Any) -> str:
+        """Return the vendor or kind of a stored row."""
+        raise NotImplementedError
+
     def chosen(self, request: HttpRequest, row: Any) -> str:
         """Return the vendor or kind whose group is shown."""
         raise NotImplementedError
 
-    def about(self, owner: str) -> SafeString:
+    def plug_in(self, owner: str) -> Any:
+        """Return the class of a vendor or kind."""
+        raise NotImplementedError
+
+    def about(self, owner: str) -> str:
         """Return what to know before filling in the group."""
-        return SafeString("")
+        return ""
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         kwargs["form"] = with_option_fields(self.form, self.declared())  # type: ignore[attr-defined]  # of ModelAdmin
@@ -37,8 +45,9 @@ class OptionsMixin:
         if obj is not None and not self.has_change_permission(request, obj):  # type: ignore[attr-defined]
             return [*sets, ("Options", {"fields": ("options",)})]
         chosen = self.chosen(request, obj)
+        before = self.stored_owner(obj) if obj is not None else ""
         for owner, options in self.declared().items():
-            stored = obj.options if obj is not None and owner == chosen else {}
+            stored = obj.options if owner == before else {}
             names = [*options.model_fields, *([UNDECLARED] if stored.keys() - options.model_fields.keys() else [])]
             about = self.about(owner)
             if names or about:
@@ -46,12 +55,19 @@ class OptionsMixin:
                 group = {
                     "fields": tuple(field_name(owner, name) for name in names),
                     "classes": ("option-group", f"option-group--{owner}", *hidden),
-                    "description": about,
+                    # unfold shows a description as HTML
+                    "description": escape(about),
                 }
-                sets.append((f"Options of {_label(owner)}", group))
+                sets.append((f"Options of {self.plug_in(owner).label}", group))
         return sets
 
 
-def _label(owner: str) -> str:
-    plug_in = registry.extractors().get(owner) or registry.sinks().get(owner)
-    return str(plug_in.label) if plug_in else owner
+def describe(plug_in: Any) -> str:
+    """Return what a vendor or kind is, the variables its secrets stand in, and what it lacks here."""
+    said = [plug_in.doc]
+    if plug_in.credentials:
+        names = ", ".join(f"<prefix>_{ending}" for ending in plug_in.credentials)
+        said.append(f"Its secrets are read from the environment: {names}.")
+    if advice := install_advice(plug_in):
+        said.append(f"On this machine it {advice}.")
+    return " ".join(filter(None, said))

@@ -5,15 +5,10 @@ out has its default. Instruments are rows of their own, named below their asset 
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Final
 from typing import TypeVar
-
-from django.db.models import Model
 
 from catalog.errors import ConfigError
 from catalog.errors import unknown
@@ -28,152 +23,28 @@ from catalog.exchange.entries import InstrumentEntry
 from catalog.exchange.entries import RouteEntry
 from catalog.exchange.entries import SeriesEntry
 from catalog.exchange.entries import SymbolEntry
-from catalog.exchange.values import check_options
+from catalog.exchange.shapes import ASSET
+from catalog.exchange.shapes import DESTINATION
+from catalog.exchange.shapes import ROUTE
+from catalog.exchange.shapes import SECTIONS
+from catalog.exchange.shapes import SERIES
+from catalog.exchange.shapes import SOURCE
+from catalog.exchange.shapes import SYMBOL
+from catalog.exchange.shapes import VERSION
+from catalog.exchange.shapes import Shape
+from catalog.exchange.shapes import default
+from catalog.exchange.shapes import read_text
 from catalog.exchange.values import print_moment
-from catalog.exchange.values import read_duration
-from catalog.exchange.values import read_moment
-from catalog.exchange.values import shown
-from catalog.exchange.values import text_fault
 from catalog.exchange.yaml_nodes import Listing
 from catalog.exchange.yaml_nodes import Node
 from catalog.exchange.yaml_nodes import Scalar
 from catalog.exchange.yaml_nodes import Section
 from catalog.exchange.yaml_nodes import compose
-from catalog.exchange.yaml_nodes import plain_value
-from catalog.models import Asset
-from catalog.models import DataSource
-from catalog.models import InstrumentSymbol
-from catalog.models import OutputDestination
-from catalog.models import Route
-from catalog.models import TimeSeries
 
-VERSION: Final = 1
 #: nodes take many times the room of their text
 MAX_BYTES: Final = 64 << 20
 
-_MAX_COUNT: Final = 2**31 - 1
-
 _T = TypeVar("_T")
-
-
-def _text(node: Node) -> str:
-    if not isinstance(node, Scalar):
-        raise ConfigError("a list or mapping stands where text is accepted")
-    if fault := text_fault(node.text):
-        raise ConfigError(f"{shown(node.text)} {fault}")
-    return node.text
-
-
-def _flag(node: Node) -> bool:
-    value = plain_value(node)
-    if not isinstance(value, bool):
-        raise ConfigError(f"{shown(value)} is neither true nor false; accepted: true, false")
-    return value
-
-
-def _count(node: Node) -> int:
-    value = plain_value(node)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
-        raise ConfigError(f"{shown(value)} is no number of rows; accepted: whole numbers up to {_MAX_COUNT:,}")
-    return value
-
-
-def _options(node: Node) -> dict[str, Any]:
-    if not isinstance(node, Section):
-        raise ConfigError("options are no mapping; accepted: name: value")
-    options: dict[str, Any] = plain_value(node)
-    check_options(options)
-    return options
-
-
-def _moment(node: Node) -> Any:
-    return read_moment(_text(node))
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What an entry may say: keys with their readers, those that name it, others it needs, and its lists."""
-
-    thing: str
-    model: type[Model]
-    identity: Sequence[str]
-    keys: Mapping[str, Callable[[Node], Any]]
-    required: Sequence[str] = ()
-    lists: Sequence[str] = ()
-
-
-SOURCE: Final = Shape(
-    "source",
-    DataSource,
-    ("name",),
-    {
-        "name": _text,
-        "vendor": _text,
-        "options": _options,
-        "env_prefix": _text,
-        "settled_after": lambda node: read_duration(_text(node)),
-        "active": _flag,
-    },
-    required=("vendor",),
-)
-ASSET: Final = Shape(
-    "asset",
-    Asset,
-    ("asset_class", "symbol"),
-    {
-        "asset_class": _text,
-        "symbol": _text,
-        "name": _text,
-        "mic": _text,
-        "currency": _text,
-        "calendar": _text,
-        "figi": _text,
-        "isin": _text,
-    },
-    lists=("instruments",),
-)
-SYMBOL: Final = Shape("symbol", InstrumentSymbol, ("symbol",), {"symbol": _text, "start": _moment, "end": _moment})
-DESTINATION: Final = Shape(
-    "destination",
-    OutputDestination,
-    ("name",),
-    {"name": _text, "kind": _text, "options": _options, "env_prefix": _text, "active": _flag},
-    required=("kind",),
-)
-SERIES: Final = Shape(
-    "series",
-    TimeSeries,
-    ("series_id",),
-    {
-        "series_id": _text,
-        "source": _text,
-        "extractor_type": _text,
-        "schema": _text,
-        "transforms": _text,
-        "schedule": _text,
-        "timezone": _text,
-        "start": _moment,
-        "end": _moment,
-        "options": _options,
-        "active": _flag,
-    },
-    required=("source", "schema"),
-    lists=("assets", "routes"),
-)
-ROUTE: Final = Shape(
-    "route",
-    Route,
-    ("destination",),
-    {
-        "destination": _text,
-        "home": _flag,
-        "condition": _text,
-        "batch_rows": _count,
-        "required": _flag,
-        "active": _flag,
-    },
-)
-SECTIONS: Final = ("sources", "assets", "destinations", "series")
 
 
 def read_catalog(content: bytes | str) -> Document:
@@ -232,7 +103,9 @@ class _Reader:
             return None
         assert isinstance(node, Section)
         name = AssetName(found.values["asset_class"], found.values["symbol"])
-        return AssetEntry(found.line, str(name), found.values, found.lines, asset=name, instruments=self._instruments(node))
+        return AssetEntry(
+            found.line, str(name), found.values, found.lines, asset=name, instruments=self._instruments(node)
+        )
 
     def _instruments(self, asset: Section) -> list[InstrumentEntry]:
         line, node = asset.items.get("instruments", (asset.line, None))
@@ -267,7 +140,11 @@ class _Reader:
         assert isinstance(node, Section)
         assets = self._entries(node, "assets", self._reference)
         if "assets" not in node.items or (not assets and _is_empty(node.items["assets"][1])):
-            self._note(found.lines.get("assets", found.line), "assets", "there are none; accepted: a list of asset_class:symbol")
+            self._note(
+                found.lines.get("assets", found.line),
+                "assets",
+                "there are none; accepted: a list of asset_class:symbol",
+            )
         return SeriesEntry(
             found.line,
             found.values.pop("series_id"),
@@ -280,7 +157,7 @@ class _Reader:
 
     def _reference(self, node: Node) -> AssetReference | None:
         try:
-            return AssetReference(node.line, AssetName.parse(_text(node)))
+            return AssetReference(node.line, AssetName.parse(read_text(node)))
         except ConfigError as error:
             self._note(node.line, "assets", *error.faults)
         return None
@@ -290,7 +167,9 @@ class _Reader:
         if not found:
             return None
         home = found.values.pop("home", None)
-        return RouteEntry(found.line, found.values.pop("destination"), home if "home" in found.lines else None, found.values)
+        return RouteEntry(
+            found.line, found.values.pop("destination"), home if "home" in found.lines else None, found.values
+        )
 
     def _entries(self, section: Section, name: str, read: Callable[[Node], _T | None]) -> list[_T]:
         """Return what `read` makes of each item of a list; nothing where the key is not there or empty."""
@@ -327,7 +206,7 @@ class _Reader:
             return None
         for name in shape.keys:
             if name not in lines and name not in shape.required:
-                values[name] = shape.model._meta.get_field(name).get_default()
+                values[name] = default(shape.model, name)
         return _Fields(node.line, values, lines)
 
     def _note(self, line: int, where: str, *messages: str) -> None:

@@ -66,9 +66,15 @@ class SeriesChange(Change):
 
     row: TimeSeries
     linked: Sequence[AssetName]
+    #: ids of the links, not of the assets
     unlinked: Sequence[int]
     routes: Sequence[Route]
     removed_routes: Sequence[int]
+
+    @property
+    def only_relations(self) -> bool:
+        """Whether the row itself stays as it is."""
+        return all(change.name in ("assets", "routes") for change in self.fields)
 
 
 @dataclass(slots=True)

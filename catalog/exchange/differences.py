@@ -20,9 +20,9 @@ from catalog.exchange.fields import amend
 from catalog.exchange.fields import entry_faults
 from catalog.exchange.fields import field_faults
 from catalog.exchange.intervals import Claim
-from catalog.exchange.intervals import by_start
 from catalog.exchange.intervals import overlaps
 from catalog.exchange.intervals import print_intervals
+from catalog.exchange.intervals import sort_key
 from catalog.exchange.names import Names
 from catalog.exchange.series_differences import SeriesComparison
 from catalog.exchange.stored import Interval
@@ -98,7 +98,8 @@ class _Comparison:
             row = self.stored.assets.get(entry.asset) or Asset(
                 asset_class=entry.asset.asset_class, symbol=entry.asset.symbol
             )
-            self._compare(entry, row)
+            # a stored one is asked with queries whether it was renamed, which no import does
+            self._compare(entry, row, clean=row.pk is None)
             self.names.add_asset(entry.asset)
             self.rows[entry.asset] = row
 
@@ -107,16 +108,15 @@ class _Comparison:
         for entry in self.document.assets:
             for instrument in entry.instruments:
                 if source := self.names.source(instrument.source, instrument.line):
-                    key = instrument.source, entry.asset
-                    claimed[key] = self._instrument(entry, instrument, source)
-        claims: dict[str, list[Claim]] = {source: [] for source, _ in claimed}
-        for (source, asset), stored in self.stored.intervals.items():
-            if source in claims and (source, asset) not in claimed:
-                claims[source] += [Claim(asset, interval) for interval in stored]
-        for (source, _), added in claimed.items():
-            claims[source] += added
-        for source, all_claims in claims.items():
-            self.changes.faults += overlaps(source, all_claims)
+                    claimed[source.name, entry.asset] = self._instrument(entry, instrument, source)
+        claims: dict[str, list[Claim]] = {}
+        for (name, _), added in claimed.items():
+            claims.setdefault(name, []).extend(added)
+        for (name, asset), stored in self.stored.intervals.items():
+            if name in claims and (name, asset) not in claimed:
+                claims[name] += [Claim(asset, interval) for interval in stored]
+        for name, rivals in claims.items():
+            self.changes.faults += overlaps(name, rivals)
 
     def _instrument(self, entry: AssetEntry, instrument: InstrumentEntry, source: DataSource) -> list[Claim]:
         """Compare one instrument; returns the intervals it will have."""
@@ -125,12 +125,12 @@ class _Comparison:
                 self.changes.faults.append(Fault(symbol.line, "symbol", message))
         key = instrument.source, entry.asset
         row = Instrument(pk=self.stored.instruments.get(key), source=source, asset=self.rows[entry.asset])
-        before = sorted(self.stored.intervals.get(key, ()), key=by_start)
+        before = sorted(self.stored.intervals.get(key, ()), key=sort_key)
         claims = [
             Claim(entry.asset, Interval(symbol.symbol, symbol.start, symbol.end), symbol.line)
             for symbol in instrument.symbols
         ]
-        after = sorted((claim.interval for claim in claims), key=by_start)
+        after = sorted((claim.interval for claim in claims), key=sort_key)
         if before == after:
             self.changes.unchanged["instrument"] += 1
         else:
@@ -140,12 +140,12 @@ class _Comparison:
             self.changes.rows.append(change)
         return claims
 
-    def _compare(self, entry: Entry, row: Model) -> None:
+    def _compare(self, entry: Entry, row: Model, *, clean: bool = True) -> None:
         """Amend a row to what its entry says, and check it."""
         added = row.pk is None
         fields = amend(row, entry.values)
         self.changes.faults += [
-            fault for fault in entry_faults(entry, row, entry.values) if (fault.line, fault.where) not in self.told
+            fault for fault in entry_faults(entry, row, clean=clean) if (fault.line, fault.where) not in self.told
         ]
         if added or fields:
             self.changes.rows.append(Change(row, entry.line, added, fields))

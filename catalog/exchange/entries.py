@@ -96,7 +96,7 @@ class InstrumentEntry:
 class AssetEntry(Entry):
     """An asset, and the instruments that the file names."""
 
-    asset: AssetName = AssetName("", "")
+    asset: AssetName = field(kw_only=True)
     instruments: Sequence[InstrumentEntry] = ()
 
 

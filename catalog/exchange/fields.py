@@ -1,6 +1,5 @@
 """Fields of rows: what changes in them, and what their validators say. Nothing here asks the database."""
 
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -59,15 +58,16 @@ def field_faults(model: type[Model], name: str, value: Any) -> Iterator[str]:
         yield from (_with_value(message, value) for message in error.messages)
 
 
-def entry_faults(entry: Entry, row: Model, names: Iterable[str]) -> Iterator[Fault]:
-    """Yield what the validators of a row's fields and its `clean()` say; a field is faulted by one of them."""
+def entry_faults(entry: Entry, row: Model, *, clean: bool) -> Iterator[Fault]:
+    """Yield what the validators of the fields given and the row's `clean()` say; a field is faulted by one of them."""
     told = set()
-    for name in names:
+    for name in entry.values:
         for message in field_faults(type(row), name, getattr(row, name)):
             told.add(name)
             yield Fault(entry.line_of(name), name, message)
     try:
-        row.clean()
+        if clean:
+            row.clean()
     except ValidationError as error:
         for name, messages in by_field(error).items():
             if name not in told:

@@ -28,14 +28,14 @@ class Claim:
     line: int = 0
 
 
-def by_start(interval: Interval) -> datetime:
+def sort_key(interval: Interval) -> datetime:
     """Return the time by which intervals are sorted."""
     return interval.start or _EVER
 
 
 def print_intervals(intervals: Iterable[Interval]) -> str:
     """Return intervals as people read them in a difference."""
-    return "; ".join(map(_print, sorted(intervals, key=by_start)))
+    return "; ".join(map(_print, sorted(intervals, key=sort_key)))
 
 
 def overlaps(source: str, claims: Sequence[Claim]) -> Iterator[Fault]:
@@ -54,10 +54,10 @@ def _overlaps(
     for rivals in groups.values():
         if len(rivals) == 1:
             continue
-        rivals.sort(key=lambda claim: by_start(claim.interval))
+        rivals.sort(key=lambda claim: sort_key(claim.interval))
         latest = rivals[0]
         for claim in rivals[1:]:
-            if by_start(claim.interval) < (latest.interval.end or _NEVER) and not (
+            if sort_key(claim.interval) < (latest.interval.end or _NEVER) and not (
                 across and claim.asset == latest.asset
             ):
                 faulty, other = (claim, latest) if claim.line else (latest, claim)

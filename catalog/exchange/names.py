@@ -88,7 +88,9 @@ class Names:
         if name.asset_class not in ASSET_CLASSES:
             return [unknown("asset class", name.asset_class[:100], ASSET_CLASSES)]
         if not self.create_missing:
-            return [f"asset {text} is unknown; have: {have or 'none of that symbol'} (missing ones are made on request)"]
+            return [
+                f"asset {text} is unknown; have: {have or 'none of that symbol'} (missing ones are made on request)"
+            ]
         return list(field_faults(Asset, "symbol", name.symbol))
 
     def _refuses(self, thing: str, name: str, line: int, row: _Row, makeable: bool, have: dict[str, _Row]) -> bool:
@@ -97,7 +99,9 @@ class Names:
                 advice = f"; one can be made where it has the name of a {_PLUGIN[thing]}" if self.create_missing else ""
                 self._refused[thing, name] = [unknown_name(thing, name, have, advice)]
             else:
-                self._refused[thing, name] = [f"{thing} {shown(name)} cannot be made: {fault}" for fault in _faults(row)]
+                self._refused[thing, name] = [
+                    f"{thing} {shown(name)} cannot be made: {fault}" for fault in _faults(row)
+                ]
         return self._note((thing, name), line, thing)
 
     def _note(self, key: object, line: int, where: str) -> bool:

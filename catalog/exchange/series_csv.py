@@ -143,12 +143,12 @@ def _rows(text: str, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
             return
         except csv.Error as error:
             if "end of data" in str(error):
-                faults.append(Fault(line, "", "a cell opens a quote that is never closed; accepted: \"…\""))
+                faults.append(Fault(line, "", 'a cell opens a quote that is never closed; accepted: "…"'))
                 return
             if "limit" in str(error):
                 faults.append(Fault(line, "", f"a cell has over {MAX_CELL:,} characters; what follows was not read"))
                 return
-            faults.append(Fault(line, "", "text follows the quote that closes a cell; accepted: \"…\" with \"\" inside"))
+            faults.append(Fault(line, "", 'text follows the quote that closes a cell; accepted: "…" with "" inside'))
             continue
         if row:
             yield line, row

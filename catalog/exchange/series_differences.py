@@ -23,6 +23,7 @@ from catalog.exchange.stored import Stored
 from catalog.exchange.values import print_options
 from catalog.exchange.values import print_transforms
 from catalog.exchange.values import shown
+from catalog.exchange.values import transforms_faults
 from catalog.models import OutputDestination
 from catalog.models import Route
 from catalog.models import TimeSeries
@@ -138,6 +139,9 @@ class SeriesComparison:
         if key not in self._rules:
             faults = Faults()
             check_series(row, faults)
+            if "schema" in faults.by_field:
+                # every chain is wrong for a schema that is none: tell what is wrong with it for bars
+                faults.by_field["transforms"] = list(transforms_faults(row.transforms))
             # a text that is too long is not told again as an unknown name
             long = {name: found for name in _TEXTS if (found := [*field_faults(TimeSeries, name, getattr(row, name))])}
             self._rules[key] = faults.by_field | long

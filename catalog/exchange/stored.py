@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from collections.abc import Iterator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -51,7 +50,7 @@ class Stored:
     #: those that have an entry of their own
     assets: dict[AssetName, Asset]
     series: dict[str, TimeSeries]
-    #: series → asset → its name
+    #: series → link → asset
     links: dict[int, dict[int, AssetName]]
     #: series → destination → route
     routes: dict[int, dict[int, Route]]
@@ -79,12 +78,12 @@ def read_stored(document: Document, *, lock: bool = False) -> Stored:
     numbers = {row.pk for row in series.values()}
     links: dict[int, dict[int, AssetName]] = {}
     through = TimeSeries.assets.through.objects.order_by().values_list(
-        "timeseries_id", "asset_id", "asset__asset_class", "asset__symbol"
+        "timeseries_id", "pk", "asset__asset_class", "asset__symbol"
     )
     for part in _parts(through, "timeseries_id", numbers):
-        for number, asset, asset_class, symbol in part:
+        for number, link, asset_class, symbol in part:
             if number in numbers:
-                links.setdefault(number, {})[asset] = AssetName(asset_class, symbol)
+                links.setdefault(number, {})[link] = AssetName(asset_class, symbol)
     routes: dict[int, dict[int, Route]] = {}
     for route in _in(locked(Route.objects.order_by()), "series_id", numbers):
         routes.setdefault(route.series_id, {})[route.destination_id] = route
@@ -120,7 +119,7 @@ def _instruments(sources: Collection[str]) -> dict[tuple[str, AssetName], int]:
 def _intervals(sources: Collection[str]) -> dict[tuple[str, AssetName], list[Interval]]:
     rows = InstrumentSymbol.objects.filter(instrument__source__name__in=sources).order_by()
     found: dict[tuple[str, AssetName], list[Interval]] = {}
-    for source, asset_class, asset, *interval in rows.values_list(
+    for source, asset_class, asset, symbol, start, end in rows.values_list(
         "instrument__source__name",
         "instrument__asset__asset_class",
         "instrument__asset__symbol",
@@ -128,7 +127,7 @@ def _intervals(sources: Collection[str]) -> dict[tuple[str, AssetName], list[Int
         "start",
         "end",
     ):
-        found.setdefault((source, AssetName(asset_class, asset)), []).append(Interval(*interval))
+        found.setdefault((source, AssetName(asset_class, asset)), []).append(Interval(symbol, start, end))
     return found
 
 

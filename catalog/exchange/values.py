@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -140,6 +141,15 @@ def print_transforms(text: str, schema: str) -> str:
         return print_chains(parse_chains(text, schema)) if text else ""
     except ConfigError:
         return text
+
+
+def transforms_faults(text: str) -> Sequence[str]:
+    """Return what is wrong with the transforms of any series of bars."""
+    try:
+        parse_chains(text, "ohlcv-1d")
+    except ConfigError as error:
+        return error.faults
+    return ()
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

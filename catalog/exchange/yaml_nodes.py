@@ -21,6 +21,8 @@ from catalog.exchange.values import shown
 #: deeper than any catalog; it bounds what a hostile file can cost
 MAX_DEPTH: Final = 32
 
+TEXT_TAG: Final = "tag:yaml.org,2002:str"
+
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # what YAML 1.1 allows in a file
 _UNPRINTABLE: Final = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -29,7 +31,7 @@ _NULL: Final = ("", "~", "null", "Null", "NULL")
 _BOOLEANS: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
 # what YAML 1.1 reads as something else than text; times stay text, they are read by whoever declares them
-_TEXT_TAGS: Final = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:timestamp")
+_TEXT_TAGS: Final = (TEXT_TAG, "tag:yaml.org,2002:timestamp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,14 @@ def plain_value(node: Node) -> Any:
             return json.loads(text)
         except ValueError:
             raise ConfigError(f"the number {shown(text)} has too many digits") from None
-    if _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)) not in _TEXT_TAGS:
-        raise ConfigError(f"{shown(text)} is read differently by different programs; accepted: true, 16, 0.5 or \"text\"")
+    if tag(text) not in _TEXT_TAGS:
+        raise ConfigError(f'{shown(text)} is read differently by different programs; accepted: true, 16, 0.5 or "text"')
     return text
+
+
+def tag(text: str) -> str:
+    """Return what YAML 1.1 takes a plain word for."""
+    return str(_RESOLVER.resolve(yaml.ScalarNode, text, (True, False)))  # type: ignore[no-untyped-call]
 
 
 class _TooDeep(Exception):
@@ -121,7 +128,7 @@ class _Composer:
 
     def compose(self, events: Iterator[yaml.Event]) -> Node | None:
         for event in events:
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             if isinstance(event, yaml.ScalarEvent):
                 self._refuse_extras(event, line)
                 self._add(Scalar(line, event.value, not event.style))

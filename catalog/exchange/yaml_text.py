@@ -7,13 +7,11 @@ from functools import lru_cache
 from typing import Any
 from typing import Final
 
-import yaml
+from catalog.exchange.yaml_nodes import TEXT_TAG
+from catalog.exchange.yaml_nodes import tag
 
 # words that begin with a letter and hold nothing that could mean something in YAML
 _PLAIN: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.()=,;|/*%+-]|:(?=[A-Za-z0-9(])| (?=[A-Za-z0-9(|]))*", re.ASCII)
-_MOMENT: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z", re.ASCII)
-_RESOLVER: Final = yaml.resolver.Resolver()
-_TEXT_TAG: Final = "tag:yaml.org,2002:str"
 _STEP: Final = "  "
 # a longer name needs YAML's explicit form; the limit is 1,024 characters, escapes included
 _MAX_NAME: Final = 128
@@ -38,19 +36,14 @@ def print_yaml(value: Any, indent: str = "") -> Iterator[str]:
 @lru_cache(maxsize=65536, typed=True)
 def text_scalar(text: str) -> str:
     """Return a text as YAML: as it is where no reader can misunderstand it, else in double quotes."""
-    if _PLAIN.fullmatch(text) and _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)) == _TEXT_TAG:
+    if _PLAIN.fullmatch(text) and tag(text) == TEXT_TAG:
         return text
     quoted = json.dumps(text, ensure_ascii=False)
     return quoted if quoted.isprintable() else "".join(map(_escape, quoted))
 
 
-def moment(text: str) -> "Bare":
-    """Return the text of a time, which needs no quotes."""
-    return Bare(text) if _MOMENT.fullmatch(text) else Bare(text_scalar(text))
-
-
 class Bare(str):
-    """A text that stands as it is."""
+    """A text that needs no quotes, as times do."""
 
     __slots__ = ()
 

@@ -43,6 +43,7 @@ class Fetch(models.Model):
     unparsable = models.PositiveIntegerField(default=0)
     bytes = models.PositiveBigIntegerField(default=0)
     error = models.TextField(blank=True)
+    pruned = models.BooleanField(default=False, help_text="The landed pages were deleted: it cannot be refined again.")
 
     class Meta:
         ordering = ("-id",)

@@ -43,6 +43,10 @@ class TimeSeries(models.Model):
         ordering = ("series_id",)
         verbose_name = "series"
         verbose_name_plural = "series"
+        permissions = [
+            ("preview_timeseries", "Can fetch first rows of a series"),
+            ("run_timeseries", "Can start a run of a series"),
+        ]
         indexes = [models.Index(fields=("active", "extractor_type", "source"), name="series_groups")]
 
     def __str__(self) -> str:

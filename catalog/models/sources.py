@@ -35,11 +35,22 @@ class DataSource(models.Model):
         blank=True,
         help_text="Age after which this source's data no longer change; younger windows are fetched again.",
     )
+    keep_landed = models.DurationField(
+        null=True,
+        blank=True,
+        help_text="Age after which `manage.py prune` may delete landed pages that every required route has."
+        " Empty: they are kept.",
+    )
     active = models.BooleanField(default=True)
 
     class Meta:
         ordering = ("name",)
         verbose_name = "source"
+        permissions = [
+            ("check_datasource", "Can ask the vendor whether a source works"),
+            ("preview_datasource", "Can fetch first rows of a source"),
+            ("run_datasource", "Can start a run of a source"),
+        ]
 
     def __str__(self) -> str:
         return self.name

@@ -41,7 +41,7 @@ route = RouteFacts(1, "shelf", "shelf", {}, (Rule(frozenset({1})),))
 job = Job(source, "ohlcv-1d", (instrument,), (route,))
 ledger = MemoryLedger()
 extractor = registry.extractor("files")(source, Context((root / "data",)))
-kit = Workshop(extractor, Landing(root / "landing"), ledger, lambda route, job: Shelf({}, Target("shelf")))
+kit = Workshop(extractor, Landing(root / "landing"), ledger, lambda route, ids: Shelf({}, Target("shelf")))
 
 first, second = run(job, kit), run(job, kit)
 assert first.errors == [], first.errors
@@ -77,7 +77,5 @@ for plugin in [*registry.extractors().values(), *registry.sinks().values()]:
     assert plugin.name and plugin.label and plugin.Options.model_json_schema()
 print(sorted(registry.extractors()), sorted(registry.sinks()))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert "files" in done.stdout, done.stderr

@@ -32,9 +32,9 @@ pytestmark = [
 @pytest.fixture(scope="module", autouse=True)
 def prefect_server() -> Iterator[None]:
     # a heartbeat's thread sleeps a second at the end of each flow
-    with prefect_test_harness(server_startup_timeout=120):
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            yield
+    quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings(quick):
+        yield
 
 
 @pytest.fixture

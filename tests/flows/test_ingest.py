@@ -4,13 +4,16 @@ import os
 import shutil
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.db.models import F
 
+from catalog.models import DataSource
 from catalog.models import Delivery
 from catalog.models import Fetch
 from catalog.models import Quarantined
@@ -18,7 +21,9 @@ from catalog.models import Route
 from catalog.models import Run
 from flows.ingest import ingest
 from flows.ingest import replay
+from flows.pipeline import Outcome
 from flows.plan import Selection
+from flows.pruning import prune
 from flows.query import read
 from tests.flows.catalogs import daily_csv
 from tests.flows.catalogs import days
@@ -249,3 +254,38 @@ def test_indicators_at_read_equal_the_stored_ones_and_reach_back_for_their_warm_
     table = read("AAPL", start=datetime(2024, 1, 5, tzinfo=UTC), indicators=["sma(window=3)"])
     assert table.num_rows == 6
     assert table.column(table.num_columns - 1).to_pylist() == [14, 15, 16, 17, 18, 19]
+
+
+def test_a_run_of_one_series_does_not_drop_what_waits_for_another(database: str, data: Path) -> None:
+    series("a", ["AAPL"])
+    series("b", ["IBM"])
+    daily_csv(data / "AAPL.csv", days(2))
+    daily_csv(data / "IBM.csv", days(3))
+    ingest(EVERYTHING)
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM marketdata_ohlcv_1d")
+    zeros = {"cursor": 0, "parsed": 0, "new": 0}
+    Delivery.objects.update(status=Delivery.Status.PENDING, **zeros)
+    ingest(Selection(series=("a",)))
+    assert read("IBM").num_rows == 3
+    account_adds_up()
+    assert not Delivery.objects.exclude(filtered=0).exists()
+
+
+def test_pages_are_pruned_when_old_and_delivered_and_only_then(database: str, data: Path) -> None:
+    made = series("aapl", ["AAPL"])
+    daily_csv(data / "AAPL.csv", days(4))
+    ingest(EVERYTHING)
+    assert list(prune()) == []
+    DataSource.objects.update(keep_landed=timedelta(0))
+    Delivery.objects.update(status=Delivery.Status.FAILED)
+    assert list(prune()) == []
+    Delivery.objects.update(status=Delivery.Status.DELIVERED)
+    assert [pruned.fetch for pruned in prune(dry_run=True)] == [Fetch.objects.get().pk]
+    assert len(list(Path(settings.LANDING_URL).rglob("*.page"))) == 1
+    assert len(list(prune())) == 1
+    assert not list(Path(settings.LANDING_URL).rglob("*.page"))
+    # still covered, and a new route is not promised what is gone
+    Route.objects.create(series=made, destination=destination("files", "file", path="out"))
+    assert ingest(EVERYTHING)["prices"] == Outcome(skipped=1)
+    assert replay(EVERYTHING)["prices"].tallies == {}

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from django.conf import settings
 from django.db import connection
@@ -82,7 +84,7 @@ def ingest_in_child(allowed: int | None) -> int:
             assert not outcome.errors, outcome.errors
             os.write(writing, str(countdown.count).encode())
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # whatever it is, the parent sees the exit code
             traceback.print_exc()
         finally:
             os._exit(status)
@@ -111,17 +113,20 @@ def clear() -> None:
 def state() -> tuple[Any, ...]:
     """What a reader sees, but for fetch ids."""
     columns = ["ts_event", "open", "high", "low", "close", "volume"]
+    # the file destination holds the same rows
+    files = sorted(Path(settings.EXPORT_ROOT).rglob("*.parquet"))
+    in_files = pa.concat_tables(pyarrow.parquet.read_table(path, columns=columns) for path in files).to_pylist()
     bars = read(["AAPL", "IBM"], "ohlcv-1d", exact=True).select(["instrument", *columns]).to_pylist()
     values = read("prices:equity:AAPL", "indicators").select(["ts_event", "value"]).to_pylist()
     rejected = sorted(Quarantined.objects.values_list("row", "rule"))
-    return bars, values, rejected
+    return bars, values, rejected, in_files
 
 
 def test_killed_at_every_step_and_run_again_ends_like_an_undisturbed_run(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "BATCH_ROWS", 4)
-    series("a", ["AAPL", "IBM"], destinations=[destination()],
+    series("a", ["AAPL", "IBM"], destinations=[destination(), destination("files", "file", path="out")],
            transforms="sma(window=2) | store")  # fmt: skip
     daily_csv(tmp_path / "data/AAPL.csv", days(9))
     daily_csv(tmp_path / "data/IBM.csv", days(3))

@@ -116,9 +116,7 @@ def test_queries_do_not_grow_with_the_catalog(django_assert_max_num_queries: Dja
         TimeSeries(series_id=f"s{number}", source=first.source, schema="ohlcv-1d") for number in range(300)
     )
     through = TimeSeries.assets.through
-    through.objects.bulk_create(
-        through(timeseries=one, asset=asset) for one, asset in zip(made, assets, strict=True)
-    )
+    through.objects.bulk_create(through(timeseries=one, asset=asset) for one, asset in zip(made, assets, strict=True))
     plan(Selection())
     with django_assert_max_num_queries(7):
         (job,) = plan(Selection())

@@ -1,0 +1,257 @@
+"""Pages of the ledger and the quarantine: read, filtered, never edited."""
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from django.contrib import admin
+from django.db.models import Count
+from django.db.models import QuerySet
+from django.db.models import Sum
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.decorators import display
+
+from catalog.admin.base import ReadOnlyAdmin
+from catalog.admin.base import ReadOnlyInline
+from catalog.admin.base import linked
+from catalog.admin.filters import by_registry
+from catalog.forms import choices
+from catalog.models import Coverage
+from catalog.models import Delivery
+from catalog.models import Fetch
+from catalog.models import Indicator
+from catalog.models import Quarantined
+from catalog.models import Run
+
+#: what a parsed row can become; the sum is `parsed`
+ACCOUNT: Final = (
+    "new", "updated", "unchanged", "duplicate", "superseded", "filtered", "quarantined", "pending",
+)  # fmt: skip
+_COLOURS: Final = {
+    "running": "info", "completed": "success", "failed": "danger", "pending": "warning", "delivered": "success",
+}  # fmt: skip
+
+
+class AccountMixin:
+    """Columns of a delivery."""
+
+    @display(description="status", ordering="status", label=_COLOURS)
+    def state(self, row: Run | Delivery) -> str:
+        """Return how it stands."""
+        return row.status
+
+    @display(description="adds up", boolean=True)
+    def adds_up(self, row: Delivery) -> bool:
+        """Return whether every parsed row has an end: the account that nothing may break."""
+        return row.parsed == sum(getattr(row, name) for name in ACCOUNT)
+
+
+class FetchInline(ReadOnlyInline):
+    """Fetches of a run."""
+
+    model = Fetch
+    fields = ("id", "source", "schema", "start", "end", "fetched_at", "complete", "pages", "bytes", "error")
+    readonly_fields = ("id",)
+    ordering = ("id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Fetch]:
+        found: QuerySet[Fetch] = super().get_queryset(request).select_related("source", "run")
+        return found
+
+
+@admin.register(Run)
+class RunAdmin(AccountMixin, ReadOnlyAdmin):
+    """What ran."""
+
+    list_display = ("id", "kind", "source", "state", "started_at", "duration", "fetches", "rows", "rejected", "error_start")
+    list_select_related = ("source",)
+    list_filter = ("status", "kind", ("source", AutocompleteSelectFilter))
+    search_fields = ("source__name", "error", "flow_run")
+    date_hierarchy = "started_at"
+    ordering = ("-id",)
+    inlines = (FetchInline,)
+    fields = ("kind", "source", "state", "started_at", "finished_at", "duration", "selector", "flow_run", "error")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
+        found: QuerySet[Run] = super().get_queryset(request).select_related("source")
+        return found
+
+    def furnish(self, rows: Sequence[Run]) -> None:
+        ids = [row.pk for row in rows]
+        fetches = dict(Fetch.objects.filter(run__in=ids).order_by().values_list("run").annotate(Count("pk")))
+        sums = {
+            run: (parsed, rejected)
+            for run, parsed, rejected in Delivery.objects.filter(fetch__run__in=ids)
+            .order_by()
+            .values_list("fetch__run")
+            .annotate(Sum("parsed"), Sum("quarantined"))
+        }
+        for row in rows:
+            row.fetch_count = fetches.get(row.pk, 0)  # type: ignore[attr-defined]  # all for the columns below
+            row.row_sums = sums.get(row.pk, (0, 0))  # type: ignore[attr-defined]
+
+    @admin.display(description="took")
+    def duration(self, row: Run) -> str:
+        """Return how long it ran."""
+        return str(row.finished_at - row.started_at).split(".")[0] if row.finished_at else ""
+
+    @admin.display(description="fetches")
+    def fetches(self, row: Run) -> SafeString:
+        """Return the number of fetches, with a link to them."""
+        return linked("fetch", f"{row.fetch_count:,}", run__id__exact=row.pk)  # type: ignore[attr-defined]
+
+    @admin.display(description="rows delivered")
+    def rows(self, row: Run) -> str:
+        """Return the rows parsed, summed over destinations."""
+        return f"{row.row_sums[0]:,}"  # type: ignore[attr-defined]
+
+    @admin.display(description="rejected")
+    def rejected(self, row: Run) -> SafeString | str:
+        """Return the rows rejected, with a link to them."""
+        count = row.row_sums[1]  # type: ignore[attr-defined]
+        return linked("quarantined", f"{count:,}", fetch__run__id__exact=row.pk) if count else "0"
+
+    @admin.display(description="error")
+    def error_start(self, row: Run) -> str:
+        """Return the first line of what went wrong."""
+        return row.error.split("\n")[0][:120]
+
+
+class DeliveryInline(AccountMixin, ReadOnlyInline):
+    """The account of a fetch, for each destination."""
+
+    model = Delivery
+    fields = ("destination", "schema", "state", "parsed", *ACCOUNT, "adds_up", "rounded", "error", "finished_at")
+    readonly_fields = ("state", "adds_up")
+    ordering = ("id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        found: QuerySet[Delivery] = super().get_queryset(request).select_related("destination", "fetch")
+        return found
+
+
+class CoverageInline(ReadOnlyInline):
+    """What a fetch asked, for each instrument."""
+
+    model = Coverage
+    fields = ("instrument", "start", "end")
+    ordering = ("id",)
+    show_change_link = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Coverage]:
+        found: QuerySet[Coverage] = super().get_queryset(request)
+        return found.select_related("instrument__source", "instrument__asset", "fetch")
+
+
+@admin.register(Fetch)
+class FetchAdmin(ReadOnlyAdmin):
+    """What was asked."""
+
+    list_display = ("id", "source", "schema", "start", "end", "fetched_at", "complete", "pages", "bytes", "unparsable", "run")
+    list_select_related = ("source", "run")
+    list_filter = (
+        ("source", AutocompleteSelectFilter),
+        by_registry("schema", "schema", choices.schemas),
+        "complete",
+        ("run", AutocompleteSelectFilter),
+    )
+    search_fields = ("=id", "source__name", "identity", "error")
+    ordering = ("-id",)
+    inlines = (DeliveryInline, CoverageInline)
+    fields = (
+        ("source", "schema", "run"),
+        ("start", "end", "fetched_at"),
+        ("complete", "pages", "bytes", "unparsable", "pruned"),
+        "rejected",
+        "identity",
+        "request_hash",
+        "error",
+    )
+
+    @admin.display(description="quarantine")
+    def rejected(self, row: Fetch) -> SafeString:
+        """Return the rejected rows that were kept, with a link to them."""
+        return linked("quarantined", f"{row.quarantined.count():,} rows", fetch__id__exact=row.pk)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(AccountMixin, ReadOnlyAdmin):
+    """What was delivered."""
+
+    list_display = ("id", "fetch", "destination", "schema", "state", "parsed", *ACCOUNT, "adds_up", "finished_at")
+    list_select_related = ("fetch", "destination")
+    list_filter = (
+        "status",
+        ("destination", AutocompleteSelectFilter),
+        by_registry("schema", "schema", choices.schemas),
+        ("fetch__source", AutocompleteSelectFilter),
+    )
+    search_fields = ("=fetch__id", "destination__name", "error")
+    ordering = ("-id",)
+    fields = (
+        ("fetch", "destination", "schema"),
+        ("state", "required", "cursor"),
+        ("parsed", "adds_up", "rounded"),
+        ACCOUNT[:4],
+        ACCOUNT[4:],
+        "error",
+        "finished_at",
+    )
+    readonly_fields = ("state", "adds_up")
+
+
+@admin.register(Quarantined)
+class QuarantinedAdmin(ReadOnlyAdmin):
+    """What was refused, and why."""
+
+    list_display = ("id", "source", "schema", "rule", "reason_start", "fetch", "part", "row")
+    list_display_links = ("id", "rule")
+    list_select_related = ("fetch__source",)
+    list_filter = (
+        ("fetch__source", AutocompleteSelectFilter),
+        by_registry("fetch__schema", "schema", choices.schemas),
+        ("fetch", AutocompleteSelectFilter),
+    )
+    search_fields = ("rule", "reason", "raw")
+    ordering = ("-id",)
+    fields = (("source", "schema", "fetch"), ("part", "row"), "rule", "reason", "pretty")
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        return lookup == "fetch__run__id__exact" or bool(super().lookup_allowed(lookup, value, request))
+
+    @admin.display(description="source", ordering="fetch__source__name")
+    def source(self, row: Quarantined) -> str:
+        """Return the source it came from."""
+        return row.fetch.source.name
+
+    @admin.display(description="schema", ordering="fetch__schema")
+    def schema(self, row: Quarantined) -> str:
+        """Return the schema it should have been."""
+        return row.fetch.schema
+
+    @admin.display(description="reason")
+    def reason_start(self, row: Quarantined) -> str:
+        """Return the beginning of the reason."""
+        return row.reason[:160]
+
+    @admin.display(description="what came in")
+    def pretty(self, row: Quarantined) -> SafeString:
+        """Return the raw row; JSON one value a line."""
+        try:
+            text = json.dumps(json.loads(row.raw), indent=2, ensure_ascii=False)
+        except ValueError:
+            text = row.raw
+        return format_html('<pre class="raw-text">{}</pre>', text)
+
+
+@admin.register(Indicator)
+class IndicatorAdmin(ReadOnlyAdmin):
+    """Indicators that are stored, with the id their rows carry."""
+
+    list_display = ("id", "chain", "input_schema", "version")
+    list_filter = (by_registry("input_schema", "input schema", choices.schemas),)
+    search_fields = ("chain",)
+    ordering = ("chain",)
