@@ -90,6 +90,8 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+# unfold's login page does not say where to go next
+LOGIN_REDIRECT_URL = "admin:index"
 UNFOLD = {
     "SITE_TITLE": "DataFlow",
     "SITE_HEADER": "DataFlow",

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.schemas import FETCH_ID
+from catalog.schemas import INSTRUMENT
 from catalog.schemas.base import Counts
 from flows.facts import Owner
 
@@ -96,7 +97,7 @@ def _revise(owner: Owner, old: pa.Table, new: pa.Table, replace: bool) -> tuple[
 
 def _keys(owner: Owner, table: pa.Table) -> list[np.ndarray]:
     """Return the key's columns as numbers that sort as the key does, the time first."""
-    time, *others = (name for name in owner.schema.key if name in table.column_names)
+    others = [name for name in owner.schema.key if name not in (INSTRUMENT, owner.schema.time)]
     return [owner.times(table), *(_numbers(table[name]) for name in others)]
 
 

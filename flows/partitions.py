@@ -1,9 +1,9 @@
 """Where a file destination keeps its rows: one folder for each key, one file for each year, month or day.
 
-    <root>/<source>/<asset class>/<symbol>/<schema>/2024.parquet         bars of a day and coarser
-                                                    2024-01.parquet      other bars, indicators, statistics
-                                                    2024-01-02.parquet   ticks
-                                                    .lock                held by who writes in the folder
+<root>/<source>/<asset class>/<symbol>/<schema>/2024.parquet         bars of a day and coarser
+                                                2024-01.parquet      other bars, indicators, statistics
+                                                2024-01-02.parquet   ticks
+                                                .lock                held by who writes in the folder
 """
 
 import errno

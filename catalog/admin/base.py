@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 from typing import ClassVar
 
+from django.contrib.admin.utils import flatten
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import DateTimeField
 from django.db.models import Field
 from django.db.models import Model
+from django.db.models import TextField
 from django.forms import Field as FormField
 from django.http import HttpRequest
 from django.http import HttpResponse
@@ -18,6 +20,7 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.admin import TabularInline
 from unfold.views import ChangeList as UnfoldChangeList
+from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
 from catalog.admin.history import HistoryMixin
 from catalog.admin.operations import Operation
@@ -42,6 +45,7 @@ class BaseAdmin(ModelAdmin):
     list_fullwidth = True
     compressed_fields = True
     empty_value_display = "–"
+    formfield_overrides = {TextField: {"widget": UnfoldAdminExpandableTextareaWidget}}
     #: buttons on the page of a row; each is a POST to a page of its own
     operations: ClassVar[tuple[type[Operation], ...]] = ()
 
@@ -53,7 +57,7 @@ class BaseAdmin(ModelAdmin):
 
     def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> FormField | None:
         made: FormField | None = super().formfield_for_dbfield(db_field, request, **kwargs)
-        return with_zone(db_field, made)
+        return explained(db_field, made)
 
     def get_urls(self) -> list[Any]:
         made = [operation(self).path() for operation in self.operations]
@@ -95,7 +99,7 @@ class CatalogInline(TabularInline):
 
     def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> FormField | None:
         made: FormField | None = super().formfield_for_dbfield(db_field, request, **kwargs)
-        return with_zone(db_field, made)
+        return explained(db_field, made)
 
 
 class ReadOnlyMixin:
@@ -116,6 +120,9 @@ class ReadOnlyAdmin(ReadOnlyMixin, BaseAdmin):
 
     actions = None
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[str]:
+        return flatten(self.fields or [])
+
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if request.method == "POST":
             raise PermissionDenied
@@ -132,11 +139,15 @@ class ReadOnlyInline(ReadOnlyMixin, TabularInline):
     per_page = 20
     show_change_link = True
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[str]:
+        return flatten(self.fields or [])
 
-def with_zone(db_field: Field, made: FormField | None) -> FormField | None:
-    """Say that a time is entered in UTC."""
-    if made is not None and isinstance(db_field, DateTimeField):
-        made.help_text = format_html("UTC. {}", made.help_text)
+
+def explained(db_field: Field, made: FormField | None) -> FormField | None:
+    """Say that a time is entered in UTC, and keep a `<prefix>` in a help text from being taken for HTML."""
+    if made is not None:
+        zone = "UTC. " if isinstance(db_field, DateTimeField) else ""
+        made.help_text = format_html("{}{}", zone, made.help_text)
     return made
 
 

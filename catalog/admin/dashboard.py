@@ -89,8 +89,8 @@ def _groups() -> dict[str, Any]:
     counted = list(
         TimeSeries.objects.order_by()
         .values_list("source", "extractor_type")
-        .annotate(Count("pk"), Count("pk", filter=Q(active=True)))
-        .order_by("-pk__count")[:_SOURCES]
+        .annotate(total=Count("pk"), active_total=Count("pk", filter=Q(active=True)))
+        .order_by("-total")[:_SOURCES]
     )
     names = dict(DataSource.objects.filter(pk__in={row[0] for row in counted}).values_list("pk", "name"))
     rows = [

@@ -54,7 +54,6 @@ class FetchInline(ReadOnlyInline):
 
     model = Fetch
     fields = ("id", "source", "schema", "start", "end", "fetched_at", "complete", "pages", "bytes", "error")
-    readonly_fields = ("id",)
     ordering = ("id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Fetch]:
@@ -125,7 +124,6 @@ class DeliveryInline(AccountMixin, ReadOnlyInline):
 
     model = Delivery
     fields = ("destination", "schema", "state", "parsed", *ACCOUNT, "adds_up", "rounded", "error", "finished_at")
-    readonly_fields = ("state", "adds_up")
     ordering = ("id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
@@ -200,7 +198,6 @@ class DeliveryAdmin(AccountMixin, ReadOnlyAdmin):
         "error",
         "finished_at",
     )
-    readonly_fields = ("state", "adds_up")
 
 
 @admin.register(Quarantined)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import Final
 
+import pyarrow as pa
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.http import HttpResponse
@@ -117,7 +118,7 @@ def _latest(name: str) -> tuple[list[str], list[float], str]:
     pairs = [
         (str(time)[:16], float(value))
         for time, value in zip(
-            table[home.schema.time].cast("timestamp[us, tz=UTC]").to_pylist(), table[column].to_pylist(), strict=True
+            table[home.schema.time].cast(pa.timestamp("us", "UTC"), safe=False).to_pylist(), table[column].to_pylist(), strict=True
         )
         if value is not None
     ]

@@ -81,7 +81,7 @@ class TimeSeriesAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
     change_form_outer_after_template = "catalog/series_plots.html"
     fieldsets = (
         (None, {"fields": ("series_id", ("source", "extractor_type"), "schema", "assets", "transforms", "active")}),
-        ("When", {"fields": (("schedule", "timezone"), ("start", "end"))}),
+        ("When", {"fields": (("schedule", "timezone"), "start", "end")}),
     )
 
     def has_run_permission(self, request: HttpRequest) -> bool:

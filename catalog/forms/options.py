@@ -93,7 +93,7 @@ class OptionField:
         """Return the field; it is never required in HTML, since it may belong to a vendor that is not chosen."""
         label = self.info.title or self.name.replace("_", " ").capitalize()
         common: dict[str, Any] = {"label": _label(label, self.default is _UNSET), "required": False}
-        common["help_text"] = _help(self.info.description or "", self.default)
+        common["help_text"] = _help(self.info.description or "", _UNSET if self.choices else self.default)
         if self.choices:
             empty = "Choose…" if self.default is _UNSET else f"Default ({_shown(self.default)})"
             choices = [("", empty), *((text, text) for text in self.choices)]
@@ -340,7 +340,8 @@ def _shown(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    plain = isinstance(value, str) and value.isprintable() and value == value.strip()
+    return str(value) if plain else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _label(text: str, required: bool) -> SafeString | str:

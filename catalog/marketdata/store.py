@@ -226,22 +226,115 @@ class Store:
             values = [_quoted(name) for name in schema.values]
             differs = " OR ".join(self._differ(f"coalesce(s.{name}, t.{name})", f"t.{name}") for name in values)
             older = f"t.{FETCH_ID} > s.{FETCH_ID}"
-            cursor.execute(
-                f"SELECT {', '.join(f'coalesce(sum(CASE WHEN {what} THEN 1 ELSE 0 END), 0)' for what in ('true', older, differs, f'({differs}) AND NOT {older}'))}"
-                f" FROM {stage} s JOIN {table} t ON {same}",
-                params,
+            revised = f"NOT {older} AND ({differs})"
+            tallies = ", ".join(
+                f"coalesce(sum(CASE WHEN {case} THEN 1 ELSE 0 END), 0)" for case in (older, differs, revised)
             )
+            cursor.execute(f"SELECT count(*), {tallies} FROM {stage} s JOIN {table} t ON {same}", params)
             matched, superseded, differing, updated = (int(count) for count in cursor.fetchone())
             new = rows.num_rows - matched
             if not replace:
                 superseded, updated = differing, 0
             if updated:
-                sets = ", ".join(f"{name} = coalesce(excluded.{name}, t.{name})" for name in values)
+                sets = ", ".join(f"{name} = coalesce(s.{name}, t.{name})" for name in values)
                 cursor.execute(
-                    f"INSERT INTO {table} AS t ({names}) SELECT {names} FROM {stage} WHERE true"
-                    f" ON CONFLICT ({', '.join(_key(schema))}) DO UPDATE SET {sets}, {FETCH_ID} = excluded.{FETCH_ID}"
-                    f" WHERE NOT {older.replace('s.', 'excluded.')} AND ({differs.replace('s.', 'excluded.')})"
+                    f"UPDATE {table} AS t SET {sets}, {FETCH_ID} = s.{FETCH_ID} FROM {stage} s"
+                    f" WHERE {same} AND {revised}",
+                    params,
                 )
-            elif new:
+            if new:
                 cursor.execute(insert_missing, params)
         return Counts(new, updated, matched - updated - superseded, superseded)
+
+    def _stage(self, schema: Schema, rows: pa.Table) -> str:
+        """Put rows into a temporary table with the columns of the schema's; returns its name."""
+        table, stage = _table(schema), _quoted(f"stage_{schema.table_name}")
+        with self.connection.cursor() as cursor:
+            if self._is_postgresql:
+                cursor.execute(f"CREATE TEMP TABLE IF NOT EXISTS {stage} (LIKE {table}) ON COMMIT DELETE ROWS")
+                cursor.execute(f"TRUNCATE {stage}")
+            else:
+                cursor.execute(f"CREATE TEMP TABLE IF NOT EXISTS {stage} AS SELECT * FROM {table} WHERE false")
+                cursor.execute(f"DELETE FROM temp.{stage}")
+            self._insert(stage, rows)
+            if self._is_postgresql:
+                # autovacuum never sees a temporary table, and without statistics the join is planned for ten rows
+                cursor.execute(f"ANALYZE {stage}")
+        return stage
+
+    def _fetch(self, schema: Schema, types: Mapping[str, pa.DataType], where: str, params: list[Any]) -> pa.Table:
+        """Return the database's columns of the rows a condition selects, with these types."""
+        with self.connection.cursor() as cursor:
+            if not self._is_postgresql:
+                # as text: Django's converter would make a datetime of each time
+                names = _listed(types).replace(_quoted(schema.time), f"CAST({_quoted(schema.time)} AS text)", 1)
+                cursor.execute(f"SELECT {names} FROM {_table(schema)} WHERE {where}", params)
+                return database.from_tuples(cursor.fetchall(), types)
+            query = f"SELECT {_listed(types)} FROM {_table(schema)} WHERE {where}"
+            content = bytearray()
+            with cursor.cursor.copy(f"COPY ({query}) TO STDOUT WITH (FORMAT CSV)", params) as copy:
+                # one message for each row: joined at once, since touching new memory is what costs
+                for line in copy:
+                    content += line
+        return database.from_csv(content, types)
+
+    def _windows(self, schema: Schema, window: _Window) -> list[_Window]:
+        """Cut a range of time into parts that touch some hundred chunks each; in order."""
+        start, end = window
+        if (
+            not self.connection.settings_dict["ENGINE"].endswith("timescale")
+            or end - start <= _MAX_CHUNKS * schema.chunk
+        ):
+            return [window]
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT range_start FROM timescaledb_information.chunks WHERE hypertable_schema = current_schema()"
+                " AND hypertable_name = %s AND range_end > %s AND range_start < %s ORDER BY range_start",
+                [MODELS[schema.name]._meta.db_table, start, end],
+            )
+            starts = [row[0] for row in cursor.fetchall()]
+        return list(pairwise([start, *starts[_MAX_CHUNKS::_MAX_CHUNKS], end]))
+
+    def _where(self, schema: Schema, ids: Sequence[int], window: _Window, alias: str = "") -> tuple[str, list[Any]]:
+        time = f"{alias}{_quoted(schema.time)}"
+        # the numbers are ours; SQLite takes at most 32,766 parameters
+        listed = ", ".join(str(int(number)) for number in ids) or "NULL"
+        where = f"{alias}instrument_id IN ({listed}) AND {time} >= %s AND {time} < %s"
+        return where, [self._moment(bound) for bound in window]
+
+    def _moment(self, moment: datetime) -> Any:
+        return moment if self._is_postgresql else str(moment.astimezone(UTC).replace(tzinfo=None))
+
+    def _differ(self, left: str, right: str) -> str:
+        return f"{left} IS {'DISTINCT FROM' if self._is_postgresql else 'NOT'} {right}"
+
+
+def _span(schema: Schema, rows: pa.Table) -> _Window:
+    """Return the first and the last time, the end exclusive."""
+    bounds = pc.min_max(pc.cast(rows[schema.time], pa.int64())).as_py()
+    first = _EPOCH + timedelta(microseconds=bounds["min"])
+    return first, _EPOCH + timedelta(microseconds=bounds["max"] + 1)
+
+
+def _parse_moment(value: Any) -> datetime | None:
+    if value is None or isinstance(value, datetime):
+        return value
+    return datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
+def _key(schema: Schema) -> list[str]:
+    names = MODELS[schema.name]._meta.pk.field_names  # type: ignore[union-attr]
+    return [_quoted(name) for name in names]
+
+
+def _table(schema: Schema) -> str:
+    return _quoted(MODELS[schema.name]._meta.db_table)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(_quoted(name) for name in names)
+
+
+def _quoted(name: str) -> str:
+    # names come from the declarations only
+    return f'"{name}"'

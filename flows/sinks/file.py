@@ -20,7 +20,6 @@ from pydantic import model_validator
 from catalog.errors import ConfigError
 from catalog.errors import Damaged
 from catalog.schemas import DECIMAL
-from catalog.schemas import FETCH_ID
 from catalog.schemas import INSTRUMENT
 from catalog.schemas import Schema
 from catalog.schemas.base import Counts
@@ -86,7 +85,9 @@ class FileSink(ReadableSink):
             place = folder(self.root, instrument, schema)
             with locked(place):
                 for partition, part in cut(schema, place, self.format.suffix, owner.times(rows)):
-                    counts += self._upsert(partition.path, owner, rows.slice(part.start, part.stop - part.start), replace)
+                    counts += self._upsert(
+                        partition.path, owner, rows.slice(part.start, part.stop - part.start), replace
+                    )
         return counts
 
     def read(
