@@ -27,6 +27,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 from prefect.tasks import exponential_backoff
 
+from catalog.errors import ConfigError
+from catalog.errors import PermanentError
 from catalog.errors import TransientError
 from catalog.models import Run
 from flows import refined
@@ -166,7 +168,11 @@ def extract(job: Job, record: int) -> tuple[list[Shard], Outcome]:
         ledger = CatalogLedger(Run.objects.get(pk=record))
         kit = _kit(job, ledger)
         outcome = Outcome()
-        extract_missing(job, kit, outcome)
+        try:
+            extract_missing(job, kit, outcome)
+        except (ConfigError, PermanentError) as error:
+            # trying again gives the same answer; what landed before is still delivered
+            outcome.errors.append(str(error))
         fetches = {delivery.fetch.id: delivery.fetch for delivery in ledger.deliveries(job)}
         return list(_cut(job, [fetches[number] for number in sorted(fetches)], kit)), outcome
 

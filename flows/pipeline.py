@@ -37,6 +37,7 @@ import pyarrow.compute as pc
 from catalog import conditions
 from catalog.asset_classes import ASSET_CLASSES
 from catalog.errors import ConfigError
+from catalog.errors import DataflowError
 from catalog.errors import PermanentError
 from catalog.errors import TransientError
 from catalog.keys import InstrumentName
@@ -201,7 +202,10 @@ class Outcome:
 def run(job: Job, workshop: Workshop) -> Outcome:
     """Run one job: first what landed earlier and was not delivered, then what is missing."""
     outcome = catch_up(job, workshop)
-    extract_missing(job, workshop, outcome, partial(_deliver_fetch, job, workshop, outcome))
+    try:
+        extract_missing(job, workshop, outcome, partial(_deliver_fetch, job, workshop, outcome))
+    except DataflowError as error:
+        outcome.errors.append(str(error))
     return outcome
 
 

@@ -5,6 +5,7 @@ folder, so what is shown is what would be delivered. Size and time are bounded: 
 and of a page only the first part is read.
 """
 
+import re
 import tempfile
 import threading
 import time
@@ -55,6 +56,8 @@ _TRIES: Final = 3
 _LOOK_BACK: Final = {"1w": 60, "1mo": 120, "1d": 14}
 _INTRADAY_DAYS: Final = 4
 _TICK_HOUR: Final = 15
+
+_NO_FRACTION: Final = re.compile(r"\.0+(?=Z|$)|(?<=[1-9])0+(?=Z|$)")
 
 Result = TypeVar("Result")
 
@@ -284,11 +287,16 @@ class _Limit:
 def _values(table: pa.Table) -> dict[str, Any]:
     """Return the one row of a table; nanoseconds stay exact."""
     return {
-        name: table[name].cast(pa.string())[0].as_py()
+        name: _instant(table[name].cast(pa.string())[0].as_py())
         if pa.types.is_timestamp(table[name].type)
         else table[name][0].as_py()
         for name in table.column_names
     }
+
+
+def _instant(text: str | None) -> str | None:
+    """Return a time without the digits that say nothing."""
+    return text and _NO_FRACTION.sub("", text)
 
 
 def _text(value: Any) -> str:

@@ -66,7 +66,7 @@ def set_market(model_admin: Any, request: HttpRequest, queryset: QuerySet[Asset]
     return ask(model_admin, request, queryset, SetMarket, "set_market", "Set market", apply)
 
 
-@admin.action(permissions=["change", "add_route"], description="Add route…")
+@admin.action(permissions=["add_route"], description="Add route…")
 def add_route(model_admin: Any, request: HttpRequest, queryset: QuerySet[TimeSeries]) -> HttpResponse | None:
     """Give series a route to a destination."""
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from typing import ClassVar
 
+from django.contrib.admin import ShowFacets
 from django.contrib.admin.utils import flatten
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
@@ -40,9 +41,12 @@ class BaseAdmin(ModelAdmin):
     """A list page that stays fast with 100,000 rows."""
 
     show_full_result_count = False
+    show_facets = ShowFacets.NEVER
     list_per_page = 50
     list_filter_submit = True
     list_fullwidth = True
+    #: whether people change these rows, so that a history of it is worth a button
+    keeps_history = True
     compressed_fields = True
     empty_value_display = "–"
     formfield_overrides = {TextField: {"widget": UnfoldAdminExpandableTextareaWidget}}
@@ -80,6 +84,7 @@ class CatalogAdmin(HistoryMixin, BaseAdmin):
     """A page of the catalog: people edit it, and the log says what they did."""
 
     form = CatalogForm
+    object_history_template = "catalog/history.html"
 
     def get_changelist_form(self, request: HttpRequest, **kwargs: Any) -> Any:
         return super().get_changelist_form(request, **{"form": CatalogForm, **kwargs})
@@ -119,6 +124,7 @@ class ReadOnlyAdmin(ReadOnlyMixin, BaseAdmin):
     """A page of the ledger."""
 
     actions = None
+    keeps_history = False
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Sequence[str]:
         return flatten(self.fields or [])

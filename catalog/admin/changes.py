@@ -17,13 +17,13 @@ from catalog.admin.base import ReadOnlyAdmin
 class LogEntryAdmin(ReadOnlyAdmin):
     """The change history of everything."""
 
-    list_display = ("action_time", "user", "action", "content_type", "changed_row", "message")
+    list_display = ("action_time", "user", "action", "kind", "changed_row", "message")
     list_select_related = ("user", "content_type")
     list_filter = ("action_flag", ("user", AutocompleteSelectFilter), "content_type")
     search_fields = ("object_repr", "change_message")
     date_hierarchy = "action_time"
     ordering = ("-id",)
-    fields = ("action_time", "user", "action", "content_type", "object_id", "changed_row", "message")
+    fields = (("action_time", "user"), ("action", "kind", "changed_row"), "message")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LogEntry]:
         found: QuerySet[LogEntry] = super().get_queryset(request).select_related("user", "content_type")
@@ -33,6 +33,11 @@ class LogEntryAdmin(ReadOnlyAdmin):
     def action(self, row: LogEntry) -> str:
         """Return addition, change or deletion."""
         return str(row.get_action_flag_display())
+
+    @admin.display(description="of", ordering="content_type")
+    def kind(self, row: LogEntry) -> str:
+        """Return what kind of row was changed."""
+        return str(row.content_type.name) if row.content_type else ""
 
     @admin.display(description="row")
     def changed_row(self, row: LogEntry) -> Any:

@@ -9,6 +9,7 @@ from django.db.models import Count
 from django.db.models import QuerySet
 from django.db.models import Sum
 from django.http import HttpRequest
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
@@ -25,6 +26,8 @@ from catalog.models import Fetch
 from catalog.models import Indicator
 from catalog.models import Quarantined
 from catalog.models import Run
+from flows.job import EARLIEST
+from flows.job import LATEST
 
 #: what a parsed row can become; the sum is `parsed`
 ACCOUNT: Final = (
@@ -33,6 +36,20 @@ ACCOUNT: Final = (
 _COLOURS: Final = {
     "running": "info", "completed": "success", "failed": "danger", "pending": "warning", "delivered": "success",
 }  # fmt: skip
+
+
+class WindowMixin:
+    """Columns of what was asked: open ends are said, not shown as the first and last instant there is."""
+
+    @admin.display(description="start", ordering="start")
+    def since(self, row: Fetch | Coverage) -> str:
+        """Return the start, inclusive."""
+        return "since ever" if row.start <= EARLIEST else date_format(row.start, "DATETIME_FORMAT")
+
+    @admin.display(description="end", ordering="end")
+    def until(self, row: Fetch | Coverage) -> str:
+        """Return the end, exclusive."""
+        return "for ever" if row.end >= LATEST else date_format(row.end, "DATETIME_FORMAT")
 
 
 class AccountMixin:
@@ -49,11 +66,11 @@ class AccountMixin:
         return row.parsed == sum(getattr(row, name) for name in ACCOUNT)
 
 
-class FetchInline(ReadOnlyInline):
+class FetchInline(WindowMixin, ReadOnlyInline):
     """Fetches of a run."""
 
     model = Fetch
-    fields = ("id", "source", "schema", "start", "end", "fetched_at", "complete", "pages", "bytes", "error")
+    fields = ("id", "source", "schema", "since", "until", "fetched_at", "complete", "pages", "bytes", "error")
     ordering = ("id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Fetch]:
@@ -65,7 +82,9 @@ class FetchInline(ReadOnlyInline):
 class RunAdmin(AccountMixin, ReadOnlyAdmin):
     """What ran."""
 
-    list_display = ("id", "kind", "source", "state", "started_at", "duration", "fetches", "rows", "rejected", "error_start")
+    list_display = (
+        "id", "kind", "source", "state", "started_at", "duration", "fetches", "rows", "rejected", "error_start",
+    )  # fmt: skip
     list_select_related = ("source",)
     list_filter = ("status", "kind", ("source", AutocompleteSelectFilter))
     search_fields = ("source__name", "error", "flow_run")
@@ -131,11 +150,11 @@ class DeliveryInline(AccountMixin, ReadOnlyInline):
         return found
 
 
-class CoverageInline(ReadOnlyInline):
+class CoverageInline(WindowMixin, ReadOnlyInline):
     """What a fetch asked, for each instrument."""
 
     model = Coverage
-    fields = ("instrument", "start", "end")
+    fields = ("instrument", "since", "until")
     ordering = ("id",)
     show_change_link = False
 
@@ -145,10 +164,12 @@ class CoverageInline(ReadOnlyInline):
 
 
 @admin.register(Fetch)
-class FetchAdmin(ReadOnlyAdmin):
+class FetchAdmin(WindowMixin, ReadOnlyAdmin):
     """What was asked."""
 
-    list_display = ("id", "source", "schema", "start", "end", "fetched_at", "complete", "pages", "bytes", "unparsable", "run")
+    list_display = (
+        "id", "source", "schema", "since", "until", "fetched_at", "complete", "pages", "bytes", "unparsable", "run",
+    )  # fmt: skip
     list_select_related = ("source", "run")
     list_filter = (
         ("source", AutocompleteSelectFilter),
@@ -161,9 +182,9 @@ class FetchAdmin(ReadOnlyAdmin):
     inlines = (DeliveryInline, CoverageInline)
     fields = (
         ("source", "schema", "run"),
-        ("start", "end", "fetched_at"),
-        ("complete", "pages", "bytes", "unparsable", "pruned"),
-        "rejected",
+        ("since", "until", "fetched_at"),
+        ("complete", "pages", "bytes"),
+        ("unparsable", "rejected", "pruned"),
         "identity",
         "request_hash",
         "error",
@@ -193,8 +214,9 @@ class DeliveryAdmin(AccountMixin, ReadOnlyAdmin):
         ("fetch", "destination", "schema"),
         ("state", "required", "cursor"),
         ("parsed", "adds_up", "rounded"),
-        ACCOUNT[:4],
-        ACCOUNT[4:],
+        ACCOUNT[:3],
+        ACCOUNT[3:6],
+        ACCOUNT[6:],
         "error",
         "finished_at",
     )

@@ -90,7 +90,9 @@ class TimeSeriesAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
 
     def has_add_route_permission(self, request: HttpRequest) -> bool:
         """Say whether the user may give series routes."""
-        return bool(request.user.has_perm("catalog.add_route"))  # type: ignore[union-attr]
+        # of several permissions Django's actions need only one
+        may_add = request.user.has_perm("catalog.add_route")  # type: ignore[union-attr]
+        return bool(may_add and self.has_change_permission(request))
 
     def furnish(self, rows: Sequence[TimeSeries]) -> None:
         ids = [row.pk for row in rows]
@@ -126,8 +128,7 @@ class TimeSeriesAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
         return f"{row.schedule} {row.timezone}" if row.schedule else ""
 
     def declared(self) -> dict[str, type[Options]]:
-        found = {name: vendor.SeriesOptions for name, vendor in registry.extractors().items()}
-        return {name: options for name, options in found.items() if options.model_fields}
+        return {name: vendor.SeriesOptions for name, vendor in registry.extractors().items()}
 
     def stored_owner(self, row: TimeSeries) -> str:
         return row.source.vendor

@@ -1,13 +1,16 @@
 """Fields of rows: what changes in them, and what their validators say. Nothing here asks the database."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.core.validators import EMPTY_VALUES
 from django.db.models import Field
 from django.db.models import Model
 
@@ -50,12 +53,15 @@ def amend(row: Model, values: Mapping[str, Any]) -> list[FieldChange]:
 
 def field_faults(model: type[Model], name: str, value: Any) -> Iterator[str]:
     """Yield what the validators of a field say about a value: lengths, ranges, names."""
-    field = model._meta.get_field(name)
-    assert isinstance(field, Field)
-    try:
-        field.run_validators(value)
-    except ValidationError as error:
-        yield from (_with_value(message, value) for message in error.messages)
+    if value in EMPTY_VALUES:
+        return
+    for validate in _validators(model, name):
+        try:
+            validate(value)
+        except ValidationError as error:
+            yield from (_with_value(message, value) for message in error.messages)
+            # what is too long is mostly no name either
+            return
 
 
 def entry_faults(entry: Entry, row: Model, *, clean: bool) -> Iterator[Fault]:
@@ -77,6 +83,14 @@ def entry_faults(entry: Entry, row: Model, *, clean: bool) -> Iterator[Fault]:
 def by_field(error: ValidationError) -> Mapping[str, Sequence[str]]:
     """Return the messages of an error by the field they are about; empty where they are about the row."""
     return error.message_dict if hasattr(error, "error_dict") else {"": error.messages}
+
+
+@cache
+def _validators(model: type[Model], name: str) -> Sequence[Callable[[Any], None]]:
+    # Django makes the list anew each time it is asked
+    field = model._meta.get_field(name)
+    assert isinstance(field, Field)
+    return field.validators
 
 
 def _with_value(message: str, value: Any) -> str:

@@ -79,19 +79,17 @@ class Names:
         return name
 
     def _asset_faults(self, name: AssetName, classes: set[str]) -> Sequence[str]:
+        if name.asset_class in ASSET_CLASSES and self.create_missing:
+            return list(field_faults(Asset, "symbol", name.symbol))
+        if name.asset_class and name.asset_class not in ASSET_CLASSES:
+            return [unknown("asset class", name.asset_class[:100], ASSET_CLASSES)]
         text = shown(str(name))
         have = ", ".join(sorted(str(AssetName(asset_class, name.symbol)) for asset_class in classes))
-        if not name.asset_class:
-            if have:
-                return [f"{text} is the symbol of several assets; accepted: {have}"]
-            return [f"asset {text} is unknown; accepted: asset_class:symbol of an asset that exists or may be made"]
-        if name.asset_class not in ASSET_CLASSES:
-            return [unknown("asset class", name.asset_class[:100], ASSET_CLASSES)]
-        if not self.create_missing:
-            return [
-                f"asset {text} is unknown; have: {have or 'none of that symbol'} (missing ones are made on request)"
-            ]
-        return list(field_faults(Asset, "symbol", name.symbol))
+        if name.asset_class:
+            return [f"asset {text} is unknown; have: {have or 'none of that symbol'}; missing ones are made on request"]
+        if have:
+            return [f"{text} is the symbol of several assets; accepted: {have}"]
+        return [f"asset {text} is unknown; accepted: asset_class:symbol, or the symbol of an asset that exists"]
 
     def _refuses(self, thing: str, name: str, line: int, row: _Row, makeable: bool, have: dict[str, _Row]) -> bool:
         if (thing, name) not in self._refused:

@@ -11,7 +11,7 @@ from catalog.exchange.yaml_nodes import TEXT_TAG
 from catalog.exchange.yaml_nodes import tag
 
 # words that begin with a letter and hold nothing that could mean something in YAML
-_PLAIN: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.()=,;|/*%+-]|:(?=[A-Za-z0-9(])| (?=[A-Za-z0-9(|]))*", re.ASCII)
+_PLAIN: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9_.()=,;|/*%+-]|:(?=[A-Za-z0-9(%])| (?=[A-Za-z0-9(|]))*", re.ASCII)
 _STEP: Final = "  "
 # a longer name needs YAML's explicit form; the limit is 1,024 characters, escapes included
 _MAX_NAME: Final = 128

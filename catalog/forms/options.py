@@ -82,7 +82,8 @@ class OptionField:
     def choices(self) -> dict[str, Any]:
         """Text → value, for options with a few possible values; empty for others."""
         if get_origin(self.type) is Literal:
-            return {str(value): value for value in get_args(self.type)}
+            # an empty field means the default, so an empty value has a text of its own
+            return {str(value) or '""': value for value in get_args(self.type)}
         if isinstance(self.type, type) and issubclass(self.type, enum.Enum):
             return {str(member.value): member.value for member in self.type}
         if self.type is bool and (self.nullable or self.default is _UNSET):
@@ -120,12 +121,16 @@ class OptionField:
         if self.name not in stored:
             return self.default if self.type is bool and not self.choices else ""
         value = stored[self.name]
+        if value is None:
+            return ""
         if self.choices:
             return next((text for text, choice in self.choices.items() if choice == value), str(value))
         return value if self.type is bool else self._write(value)
 
     def _write(self, value: Any) -> str:
         """Return the text of a value; quoted as in JSON where plain text would be read as something else."""
+        if self.is_json and isinstance(value, str) and str in self.members and _no_json(value):
+            return value
         if not isinstance(value, str) or self.is_json:
             indent = 2 if isinstance(value, dict | list) and value else None
             return "" if value is None else json.dumps(value, ensure_ascii=False, indent=indent, default=str)
@@ -156,6 +161,8 @@ class OptionsForm(CatalogForm):
     #: owner → option → field; filled by `with_option_fields`
     option_fields: ClassVar[dict[str, dict[str, OptionField]]] = {}
     declared: ClassVar[dict[str, type[Options]]] = {}
+    #: name of the field whose choice decides
+    option_select: ClassVar[str]
 
     class Media:
         js = ("catalog/options.js",)
@@ -163,6 +170,10 @@ class OptionsForm(CatalogForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.option_select in self.fields:
+            widget: Any = self.fields[self.option_select].widget
+            # a select of related rows is wrapped with its add and change links
+            getattr(widget, "widget", widget).attrs.update(self.select_attributes())
         self.stored: dict[str, Any] = dict(self.instance.options or {}) if self.instance.pk else {}
         self.stored_owner = self.owner_of_instance() if self.instance.pk else ""
         for owner, options in self.option_fields.items():
@@ -176,6 +187,10 @@ class OptionsForm(CatalogForm):
                     self.initial[undeclared] = json.dumps(left, ensure_ascii=False, indent=2)
                 else:
                     del self.fields[undeclared]
+
+    def select_attributes(self) -> dict[str, str]:
+        """Return what options.js reads from the select."""
+        return {"data-option-select": ""}
 
     def owner_of_instance(self) -> str:
         """Return the vendor or kind of the stored row."""
@@ -321,6 +336,14 @@ def _scalar(text: str, members: tuple[Any, ...]) -> Any:
             pass
     # decimals stay text: JSON's numbers would round them
     return text if str in members else plain
+
+
+def _no_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return bool(text) and text.isprintable()
+    return False
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Forms of series and of their routes."""
 
+import json
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -11,6 +12,7 @@ from catalog.errors import ConfigError
 from catalog.forms import choices
 from catalog.forms.base import CatalogForm
 from catalog.forms.options import OptionsForm
+from catalog.models import DataSource
 from catalog.models import Route
 from catalog.models import TimeSeries
 
@@ -28,7 +30,13 @@ class TimeSeriesForm(OptionsForm):
         "extractor_type": choices.extractor_types,
         "timezone": choices.timezones,
     }
+    option_select = "source"
     instance: TimeSeries
+
+    def select_attributes(self) -> dict[str, str]:
+        # the options are those of the chosen source's vendor
+        vendors = {str(pk): vendor for pk, vendor in DataSource.objects.order_by().values_list("pk", "vendor")}
+        return {**super().select_attributes(), "data-option-owners": json.dumps(vendors)}
 
     def owner_of_instance(self) -> str:
         return self.instance.source.vendor
@@ -50,10 +58,11 @@ class RouteInlineForm(CatalogForm):
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
         condition = self.cleaned_data.get("condition")
+        series = self.cleaned_data.get("series")
         # a stored series is checked by the model; of a new one only the form knows the schema
-        if condition and not self.instance.series_id and self.instance.series.schema:
+        if condition and series and not series.pk and series.schema:
             try:
-                check_condition(condition, self.instance.series.schema)
+                check_condition(condition, series.schema)
             except ConfigError as error:
                 self.add_error("condition", list(error.faults))
         return cleaned

@@ -11,6 +11,7 @@ class DataSourceForm(OptionsForm):
     """A source; its option fields are those of the chosen vendor."""
 
     selects = {"vendor": choices.vendors}
+    option_select = "vendor"
     instance: DataSource
 
     def owner_of_instance(self) -> str:
@@ -24,6 +25,7 @@ class OutputDestinationForm(OptionsForm):
     """A destination; its option fields are those of the chosen kind."""
 
     selects = {"kind": choices.kinds}
+    option_select = "kind"
     instance: OutputDestination
 
     def owner_of_instance(self) -> str:

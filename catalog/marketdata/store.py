@@ -119,7 +119,7 @@ class Store:
                 )
                 count, first = cursor.fetchone()
             rows -= count
-            found = _parse_moment(first) or found
+            found = _time(first) if count else found
             if not rows:
                 break
         return found
@@ -140,17 +140,20 @@ class Store:
                     params,
                 )
                 for instrument, first, last, rows in cursor.fetchall():
-                    earliest, _, before = extents.get(instrument, (_parse_moment(first), None, 0))
-                    extents[instrument] = (earliest, _parse_moment(last), before + rows)
+                    earliest, _, before = extents.get(instrument, (_time(first), None, 0))
+                    extents[instrument] = (earliest, _time(last), before + rows)
         return extents
 
     def delete(self, schema: Schema, instrument: int, start: datetime, end: datetime) -> int:
         """Delete the rows of an instrument in `[start, end)`; returns how many. Only `manage.py delete` asks for it."""
+        where, params = self._where(schema, [instrument], (start, end))
         deleted = 0
-        for window in self._windows(schema, (start, end)):
-            where, params = self._where(schema, [instrument], window)
-            with self.atomic(), self.connection.cursor() as cursor:
-                cursor.execute(f"DELETE FROM {_table(schema)} WHERE {where}", params)
+        with self.atomic(), self.connection.cursor() as cursor:
+            if self._is_postgresql:
+                self._lock(schema, [instrument])
+            # chunk by chunk: a DELETE of the whole would lock every chunk there is
+            for table, _ in self._chunks(schema, (start, end)):
+                cursor.execute(f"DELETE FROM {table} WHERE {where}", params)
                 deleted += cursor.rowcount
         return deleted
 
@@ -184,8 +187,7 @@ class Store:
             stored = [row for row in cursor.fetchall() if row[1] is not None]
         at = pc.index_in(rows[INSTRUMENT_ID], pa.array([number for number, _, _ in stored], pa.int64()))
         first, last = (
-            pa.array([_parse_moment(row[place]) for row in stored], MICROSECONDS).take(at.combine_chunks())
-            for place in (1, 2)
+            pa.array([_time(row[place]) for row in stored], MICROSECONDS).take(at.combine_chunks()) for place in (1, 2)
         )
         times = rows[schema.time]
         between = pc.and_(pc.greater_equal(times, first), pc.less_equal(times, last))
@@ -223,26 +225,21 @@ class Store:
             if not schema.revisable:
                 cursor.execute(insert_missing, params)
                 return Counts(new=cursor.rowcount, unchanged=rows.num_rows - cursor.rowcount)
-            values = [_quoted(name) for name in schema.values]
-            differs = " OR ".join(self._differ(f"coalesce(s.{name}, t.{name})", f"t.{name}") for name in values)
-            older = f"t.{FETCH_ID} > s.{FETCH_ID}"
-            revised = f"NOT {older} AND ({differs})"
-            tallies = ", ".join(
-                f"coalesce(sum(CASE WHEN {case} THEN 1 ELSE 0 END), 0)" for case in (older, differs, revised)
-            )
+            cases = (f"t.{FETCH_ID} > s.{FETCH_ID}", self._differs(schema, "s"), self._revises(schema, "s"))
+            tallies = ", ".join(f"coalesce(sum(CASE WHEN {case} THEN 1 ELSE 0 END), 0)" for case in cases)
             cursor.execute(f"SELECT count(*), {tallies} FROM {stage} s JOIN {table} t ON {same}", params)
-            matched, superseded, differing, updated = (int(count) for count in cursor.fetchone())
+            matched, older, differing, revised = (int(count) for count in cursor.fetchone())
             new = rows.num_rows - matched
-            if not replace:
-                superseded, updated = differing, 0
+            updated, superseded = (revised, older) if replace else (0, differing)
             if updated:
-                sets = ", ".join(f"{name} = coalesce(s.{name}, t.{name})" for name in values)
+                # no UPDATE: it would lock every chunk there is
+                sets = ", ".join(f"{name} = coalesce(excluded.{name}, t.{name})" for name in _values(schema))
                 cursor.execute(
-                    f"UPDATE {table} AS t SET {sets}, {FETCH_ID} = s.{FETCH_ID} FROM {stage} s"
-                    f" WHERE {same} AND {revised}",
-                    params,
+                    f"INSERT INTO {table} AS t ({names}) SELECT {names} FROM {stage} WHERE true"
+                    f" ON CONFLICT ({', '.join(_key(schema))}) DO UPDATE SET {sets}, {FETCH_ID} = excluded.{FETCH_ID}"
+                    f" WHERE {self._revises(schema, 'excluded')}"
                 )
-            if new:
+            elif new:
                 cursor.execute(insert_missing, params)
         return Counts(new, updated, matched - updated - superseded, superseded)
 
@@ -281,19 +278,25 @@ class Store:
     def _windows(self, schema: Schema, window: _Window) -> list[_Window]:
         """Cut a range of time into parts that touch some hundred chunks each; in order."""
         start, end = window
-        if (
-            not self.connection.settings_dict["ENGINE"].endswith("timescale")
-            or end - start <= _MAX_CHUNKS * schema.chunk
-        ):
+        if end - start <= _MAX_CHUNKS * schema.chunk:
             return [window]
+        starts = [chunk_start for _, chunk_start in self._chunks(schema, window)]
+        return list(pairwise([start, *starts[_MAX_CHUNKS::_MAX_CHUNKS], end]))
+
+    def _chunks(self, schema: Schema, window: _Window) -> list[tuple[str, datetime]]:
+        """Return the tables that hold the rows of a range of time and where each begins; in order."""
+        table = MODELS[schema.name]._meta.db_table
+        if not self.connection.settings_dict["ENGINE"].endswith("timescale"):
+            return [(_quoted(table), window[0])]
         with self.connection.cursor() as cursor:
             cursor.execute(
-                "SELECT range_start FROM timescaledb_information.chunks WHERE hypertable_schema = current_schema()"
-                " AND hypertable_name = %s AND range_end > %s AND range_start < %s ORDER BY range_start",
-                [MODELS[schema.name]._meta.db_table, start, end],
+                "SELECT format('%%I.%%I', chunk_schema, chunk_name), range_start FROM timescaledb_information.chunks"
+                " WHERE hypertable_schema = current_schema() AND hypertable_name = %s AND range_end > %s"
+                " AND range_start < %s ORDER BY range_start",
+                [table, *window],
             )
-            starts = [row[0] for row in cursor.fetchall()]
-        return list(pairwise([start, *starts[_MAX_CHUNKS::_MAX_CHUNKS], end]))
+            chunks: list[tuple[str, datetime]] = cursor.fetchall()
+        return chunks
 
     def _where(self, schema: Schema, ids: Sequence[int], window: _Window, alias: str = "") -> tuple[str, list[Any]]:
         time = f"{alias}{_quoted(schema.time)}"
@@ -305,8 +308,14 @@ class Store:
     def _moment(self, moment: datetime) -> Any:
         return moment if self._is_postgresql else str(moment.astimezone(UTC).replace(tzinfo=None))
 
-    def _differ(self, left: str, right: str) -> str:
-        return f"{left} IS {'DISTINCT FROM' if self._is_postgresql else 'NOT'} {right}"
+    def _differs(self, schema: Schema, new: str) -> str:
+        """Return the condition that a new row brings something to the stored row `t`; a null brings nothing."""
+        distinct = "IS DISTINCT FROM" if self._is_postgresql else "IS NOT"
+        return " OR ".join(f"coalesce({new}.{name}, t.{name}) {distinct} t.{name}" for name in _values(schema))
+
+    def _revises(self, schema: Schema, new: str) -> str:
+        """Return the condition that a new row takes the place of the stored row `t`."""
+        return f"t.{FETCH_ID} <= {new}.{FETCH_ID} AND ({self._differs(schema, new)})"
 
 
 def _span(schema: Schema, rows: pa.Table) -> _Window:
@@ -316,15 +325,17 @@ def _span(schema: Schema, rows: pa.Table) -> _Window:
     return first, _EPOCH + timedelta(microseconds=bounds["max"] + 1)
 
 
-def _parse_moment(value: Any) -> datetime | None:
-    if value is None or isinstance(value, datetime):
-        return value
-    return datetime.fromisoformat(value).replace(tzinfo=UTC)
+def _time(value: datetime | str) -> datetime:
+    """Return a time as the database answered it; SQLite has text."""
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
 def _key(schema: Schema) -> list[str]:
-    names = MODELS[schema.name]._meta.pk.field_names  # type: ignore[union-attr]
-    return [_quoted(name) for name in names]
+    return [_quoted(field.name) for field in MODELS[schema.name]._meta.pk_fields]
+
+
+def _values(schema: Schema) -> list[str]:
+    return [_quoted(name) for name in schema.values]
 
 
 def _table(schema: Schema) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from typing import ClassVar
 from typing import Final
@@ -91,15 +92,11 @@ class CatalogResource(resources.Resource):
         self, dataset: FileTable, dry_run: bool = False, user: AbstractBaseUser | None = None, **kwargs: Any
     ) -> Result:
         """Compare a file with the catalog and, unless this is a dry run, write it: all of it or nothing."""
-        faults = [*dataset.faults, *self._header_faults(dataset)]
-        document = self.document(dataset.file_rows, faults) if not faults else Document()
-        document = Document(
-            sources=document.sources,
-            assets=document.assets,
-            destinations=document.destinations,
-            series=document.series,
-            faults=faults,
-        )
+        faults = [*dataset.faults]
+        readable = not any(name not in dataset.columns for name in self.required)
+        faults += self._header_faults(dataset)
+        document = self.document(dataset.file_rows, faults) if readable else Document()
+        document = replace(document, faults=faults)
         try:
             if dry_run:
                 changes = compare(document, create_missing=self.create_missing)

@@ -20,18 +20,22 @@ _WORD: Final = 2.0**64
 
 def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return decimals as plain digits: no exponent, no zeros at the end, `0` for zero."""
-    text = pc.cast(column, pa.string())
-    exponents = pc.match_substring(text, "E")
-    if pc.any(exponents).as_py():
-        codes = pc.filter(column, pc.fill_null(exponents, False)).combine_chunks().dictionary_encode()
-        plain = pa.array([f"{value:f}" for value in codes.dictionary.to_pylist()], pa.string())
-        text = pc.replace_with_mask(text, exponents, plain.take(codes.indices))
-    return pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
+    return pa.chunked_array([_text(chunk) for chunk in column.chunks], pa.string())
 
 
 def to_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return decimal128(38, 18) as the nearest float64."""
     return pa.chunked_array([_floats(chunk) for chunk in column.chunks if len(chunk)], pa.float64())
+
+
+def _text(array: pa.Array) -> pa.Array:
+    text = pc.cast(array, pa.string())
+    exponents = pc.fill_null(pc.match_substring(text, "E"), False)
+    if exponents.true_count:
+        codes = array.filter(exponents).dictionary_encode()
+        plain = pa.array([f"{value:f}" for value in codes.dictionary.to_pylist()], pa.string())
+        text = pc.replace_with_mask(text, exponents, plain.take(codes.indices))
+    return pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
 
 
 def _floats(array: pa.Array) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Kind `file`: Parquet, CSV or JSON lines in folders named by the key (see `flows.partitions`)."""
+"""Kind `file`: Parquet, CSV or JSON lines in folders named by the key (see `flows.exports.partitions`)."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -24,22 +24,23 @@ from catalog.schemas import INSTRUMENT
 from catalog.schemas import Schema
 from catalog.schemas.base import Counts
 from catalog.schemas.decimals import to_floats
-from flows.facts import Owner
-from flows.facts import Summary
-from flows.formats import ALL_TIME
-from flows.formats import Format
-from flows.formats import Parquet
-from flows.lines import Csv
-from flows.lines import JsonLines
-from flows.merging import by_key
-from flows.merging import merged
-from flows.partitions import Partition
-from flows.partitions import cut
-from flows.partitions import existing
-from flows.partitions import folder
-from flows.partitions import locked
-from flows.partitions import moment
-from flows.partitions import nanoseconds
+from flows.exports.facts import Owner
+from flows.exports.facts import Summary
+from flows.exports.formats import ALL_TIME
+from flows.exports.formats import Format
+from flows.exports.formats import Parquet
+from flows.exports.lines import Csv
+from flows.exports.lines import JsonLines
+from flows.exports.merging import by_key
+from flows.exports.merging import merged
+from flows.exports.partitions import Partition
+from flows.exports.partitions import cut
+from flows.exports.partitions import existing
+from flows.exports.partitions import folder
+from flows.exports.partitions import locked
+from flows.exports.partitions import moment
+from flows.exports.partitions import nanoseconds
+from flows.exports.partitions import sync
 from flows.registry import Options
 from flows.sinks.base import ReadableSink
 from flows.sinks.base import Target
@@ -80,14 +81,7 @@ class FileSink(ReadableSink):
     def write(self, schema: Schema, table: pa.Table, *, replace: bool = True) -> Counts:
         counts = Counts()
         for instrument, rows in _by_instrument(table):
-            owner = Owner(instrument, schema)
-            rows = by_key(owner, rows.select(owner.columns.names).cast(owner.columns))
-            place = folder(self.root, instrument, schema)
-            with locked(place):
-                for partition, part in cut(schema, place, self.format.suffix, owner.times(rows)):
-                    counts += self._upsert(
-                        partition.path, owner, rows.slice(part.start, part.stop - part.start), replace
-                    )
+            counts += self._write(Owner(instrument, schema), rows, replace)
         return counts
 
     def read(
@@ -159,10 +153,23 @@ class FileSink(ReadableSink):
         deleted = 0
         if not self._partitions(owner, window):
             return 0
-        with locked(folder(self.root, instrument, schema)):
+        place = folder(self.root, instrument, schema)
+        with locked(place):
             for partition in self._partitions(owner, window):
                 deleted += self._cut_out(partition.path, owner, window)
+            sync(place)
         return deleted
+
+    def _write(self, owner: Owner, rows: pa.Table, replace: bool) -> Counts:
+        rows = by_key(owner, rows.select(owner.columns.names).cast(owner.columns))
+        place = folder(self.root, owner.instrument, owner.schema)
+        counts = Counts()
+        with locked(place):
+            for partition, part in cut(owner.schema, place, self.format.suffix, owner.times(rows)):
+                counts += self._upsert(partition.path, owner, rows.slice(part.start, part.stop - part.start), replace)
+            if counts.new or counts.updated:
+                sync(place)
+        return counts
 
     def _upsert(self, path: Path, owner: Owner, rows: pa.Table, replace: bool) -> Counts:
         if not path.exists():

@@ -78,7 +78,8 @@ def test_flow_delivers_what_an_interrupted_run_landed(data: Path) -> None:
     historical("prices")
     Delivery.objects.update(status=Delivery.Status.PENDING)
     (data / "AAPL.csv").unlink()
-    historical("prices")
+    with pytest.raises(RuntimeError, match="no file matches"):
+        historical("prices")
     assert Delivery.objects.get().status == "delivered"
 
 

@@ -30,16 +30,16 @@ from catalog.errors import Damaged
 from catalog.schemas import DECIMAL
 from catalog.schemas import NANOSECONDS
 from catalog.schemas.decimals import to_text
-from flows.facts import Facts
-from flows.facts import Owner
-from flows.facts import Summary
-from flows.facts import text_bytes
-from flows.formats import ALL_TIME
-from flows.formats import Format
-from flows.formats import check
-from flows.formats import even
-from flows.formats import inside
-from flows.partitions import replaced
+from flows.exports.facts import Facts
+from flows.exports.facts import Owner
+from flows.exports.facts import Summary
+from flows.exports.facts import text_bytes
+from flows.exports.formats import ALL_TIME
+from flows.exports.formats import Format
+from flows.exports.formats import check
+from flows.exports.formats import even
+from flows.exports.formats import inside
+from flows.exports.partitions import replaced
 
 _PARSE_BYTES: Final = 4 << 20
 _GZIP_LEVEL: Final = 6

@@ -105,14 +105,13 @@ def locked(place: Path) -> Iterator[None]:
         # released when the file closes, and so with the process however that ends
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-        sync(place)
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when it is whole and on disk; call under the folder's lock.
 
-    Raises TransientError when the disk is full; the old file is then still there.
+    The name is durable after `sync`. Raises TransientError when the disk is full; the old file is then still there.
     """
     # one name for each target: what a killed writer left is overwritten
     temporary = path.with_name(f".{path.name}.partial")

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from catalog.schemas import FETCH_ID
 from catalog.schemas import INSTRUMENT
 from catalog.schemas.base import Counts
-from flows.facts import Owner
+from flows.exports.facts import Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,8 @@ def _revise(owner: Owner, old: pa.Table, new: pa.Table, replace: bool) -> tuple[
     revised = np.flatnonzero(differs & ~older)
     superseded = int(older.sum())
     counts = Counts(updated=len(revised), unchanged=old.num_rows - len(revised) - superseded, superseded=superseded)
+    if not len(revised):
+        return counts, revised, old.slice(0, 0)
     old, new = old.take(pa.array(revised)), new.take(pa.array(revised))
     columns = [
         pc.coalesce(new[name], old[name]) if name in owner.schema.values else new[name] for name in old.column_names
@@ -107,7 +109,7 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     codes = column.combine_chunks().dictionary_encode()
     ranks = np.empty(len(codes.dictionary), np.int64)
     ranks[pc.sort_indices(codes.dictionary).to_numpy()] = np.arange(len(ranks))
-    return ranks[codes.indices.to_numpy()]
+    return np.asarray(ranks[codes.indices.to_numpy()])
 
 
 def _repeated(keys: list[np.ndarray], order: np.ndarray) -> np.ndarray:

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from catalog.errors import Damaged
 from catalog.schemas import DECIMAL
 from catalog.schemas import NANOSECONDS
-from flows.facts import Facts
-from flows.facts import Owner
-from flows.facts import Summary
-from flows.partitions import replaced
+from flows.exports.facts import Facts
+from flows.exports.facts import Owner
+from flows.exports.facts import Summary
+from flows.exports.partitions import replaced
 
 #: rows of a block, and of a row group: a month of one symbol's minutes is two of them
 BLOCK_ROWS: Final = 32_768
