@@ -11,6 +11,7 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 
 from catalog.admin.base import ReadOnlyAdmin
+from catalog.admin.filters import by_age
 
 
 @admin.register(LogEntry)
@@ -19,9 +20,13 @@ class LogEntryAdmin(ReadOnlyAdmin):
 
     list_display = ("action_time", "user", "action", "kind", "changed_row", "message")
     list_select_related = ("user", "content_type")
-    list_filter = ("action_flag", ("user", AutocompleteSelectFilter), "content_type")
+    list_filter = (
+        "action_flag",
+        ("user", AutocompleteSelectFilter),
+        "content_type",
+        by_age("action_time", "changed within"),
+    )
     search_fields = ("object_repr", "change_message")
-    date_hierarchy = "action_time"
     ordering = ("-id",)
     fields = (("action_time", "user"), ("action", "kind", "changed_row"), "message")
 

@@ -32,7 +32,9 @@ class SignedConfirmForm(ConfirmImportForm):
         try:
             return os.path.basename(signing.loads(self.cleaned_data["import_file_name"], salt=self.owner))
         except signing.BadSignature as error:
-            raise forms.ValidationError("This preview is not yours, or it was changed. Upload the file again.") from error
+            raise forms.ValidationError(
+                "This preview is not yours, or it was changed. Upload the file again."
+            ) from error
 
 
 class SeriesImportForm(ImportForm):

@@ -112,7 +112,11 @@ class HistoryMixin:
         log(
             request,
             (
-                (row, DELETION, "Held " + ", ".join(f"{name}: {shown(value)}" for name, value in values_of(row).items()))
+                (
+                    row,
+                    DELETION,
+                    "Held " + ", ".join(f"{name}: {shown(value)}" for name, value in values_of(row).items()),
+                )
                 for row in queryset
             ),
         )

@@ -18,6 +18,7 @@ from unfold.decorators import display
 from catalog.admin.base import ReadOnlyAdmin
 from catalog.admin.base import ReadOnlyInline
 from catalog.admin.base import linked
+from catalog.admin.filters import by_age
 from catalog.admin.filters import by_registry
 from catalog.forms import choices
 from catalog.models import Coverage
@@ -86,9 +87,8 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
         "id", "kind", "source", "state", "started_at", "duration", "fetches", "rows", "rejected", "error_start",
     )  # fmt: skip
     list_select_related = ("source",)
-    list_filter = ("status", "kind", ("source", AutocompleteSelectFilter))
+    list_filter = ("status", "kind", ("source", AutocompleteSelectFilter), by_age("started_at", "started within"))
     search_fields = ("source__name", "error", "flow_run")
-    date_hierarchy = "started_at"
     ordering = ("-id",)
     inlines = (FetchInline,)
     fields = ("kind", "source", "state", "started_at", "finished_at", "duration", "selector", "flow_run", "error")
@@ -176,6 +176,7 @@ class FetchAdmin(WindowMixin, ReadOnlyAdmin):
         by_registry("schema", "schema", choices.schemas),
         "complete",
         ("run", AutocompleteSelectFilter),
+        by_age("fetched_at", "fetched within"),
     )
     search_fields = ("=id", "source__name", "identity", "error")
     ordering = ("-id",)

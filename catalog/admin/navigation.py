@@ -38,7 +38,12 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     areas: list[dict[str, Any]] = []
     for title, pages in _AREAS.items():
         items = [
-            {"title": page, "icon": icon, "link": reverse_lazy(f"admin:{app}_{model}_changelist"), "permission": _may(app, model)}
+            {
+                "title": page,
+                "icon": icon,
+                "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
+                "permission": _may(app, model),
+            }
             for app, model, page, icon in pages
             if user.has_module_perms(app)
         ]

@@ -36,7 +36,6 @@ from flows import registry
 
 if TYPE_CHECKING:
     from flows.job import Job
-    from flows.plan import Selection
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +157,9 @@ class ShowFirstRows(Operation):
         if series is None:
             faults.append(f"source {source.name!r} has no historical series to fetch rows for")
         elif series.extractor_type != "historical":
-            faults.append(f"series {series.series_id!r} is {series.extractor_type}; first rows are of historical series")
+            faults.append(
+                f"series {series.series_id!r} is {series.extractor_type}; first rows are of historical series"
+            )
         else:
             with _Faults(faults):
                 jobs = rehearse(series)

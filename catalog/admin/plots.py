@@ -118,7 +118,9 @@ def _latest(name: str) -> tuple[list[str], list[float], str]:
     pairs = [
         (str(time)[:16], float(value))
         for time, value in zip(
-            table[home.schema.time].cast(pa.timestamp("us", "UTC"), safe=False).to_pylist(), table[column].to_pylist(), strict=True
+            table[home.schema.time].cast(pa.timestamp("us", "UTC"), safe=False).to_pylist(),
+            table[column].to_pylist(),
+            strict=True,
         )
         if value is not None
     ]

@@ -227,7 +227,9 @@ class Store:
                 return Counts(new=cursor.rowcount, unchanged=rows.num_rows - cursor.rowcount)
             cases = (f"t.{FETCH_ID} > s.{FETCH_ID}", self._differs(schema, "s"), self._revises(schema, "s"))
             tallies = ", ".join(f"coalesce(sum(CASE WHEN {case} THEN 1 ELSE 0 END), 0)" for case in cases)
-            cursor.execute(f"SELECT count(*), {tallies} FROM {stage} s JOIN {table} t ON {same}", params)
+            # SQLite would go through the table and look for each row in the stage, which has no index; CROSS says no
+            join = "JOIN" if self._is_postgresql else "CROSS JOIN"
+            cursor.execute(f"SELECT count(*), {tallies} FROM {stage} s {join} {table} t ON {same}", params)
             matched, older, differing, revised = (int(count) for count in cursor.fetchone())
             new = rows.num_rows - matched
             updated, superseded = (revised, older) if replace else (0, differing)

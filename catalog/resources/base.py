@@ -133,7 +133,9 @@ class CatalogResource(resources.Resource):
             by_line.setdefault(change.line, []).append(change)
         for row in dataset.file_rows:
             for change in by_line.pop(row.line, ()):
-                said = "\n".join(f"{field.name}: {field.after}" if change.added else str(field) for field in change.fields)
+                said = "\n".join(
+                    f"{field.name}: {field.after}" if change.added else str(field) for field in change.fields
+                )
                 kind = RowResult.IMPORT_TYPE_NEW if change.added else RowResult.IMPORT_TYPE_UPDATE
                 self._append(result, kind, [str(row.line), f"{change.kind} {change.row}", said])
         left = sum(changes.unchanged.values())

@@ -309,7 +309,11 @@ def _list(cell: str) -> list[Any]:
 
 
 def _symbol(line: int, item: Any) -> SymbolEntry:
-    if not isinstance(item, dict) or not isinstance(item.get("symbol"), str) or item.keys() - {"symbol", "start", "end"}:
+    if (
+        not isinstance(item, dict)
+        or not isinstance(item.get("symbol"), str)
+        or item.keys() - {"symbol", "start", "end"}
+    ):
         raise ConfigError(f"{shown(item)} is no symbol; accepted: symbol, and start and end where it is not for ever")
     start, end = (read_moment(str(item[name])) if item.get(name) else None for name in ("start", "end"))
     if start and end and start >= end:

@@ -61,7 +61,7 @@ class Lines(BaseHistoricalExtractor):
             lines = content.read().decode().splitlines()
         if lines and lines[0] == "cut":
             raise PermanentError("it is cut")
-        cells = [line.split(",") for line in lines]
+        cells = [line.split(",") for line in lines if line.count(",") == 2]
         prices = pa.array([close for _, close, _ in cells])
         yield Batch(
             "ohlcv-1d",
@@ -69,7 +69,7 @@ class Lines(BaseHistoricalExtractor):
                 {
                     SYMBOL: pa.array([symbol for _, _, symbol in cells]).dictionary_encode(),
                     ROW: pa.array(range(len(cells)), pa.int64()),
-                    "ts_event": pa.array([day for day, _, _ in cells]).cast(pa.timestamp("ns", "UTC")),
+                    "ts_event": pa.array([f"{day}T00:00:00Z" for day, _, _ in cells]).cast(pa.timestamp("ns", "UTC")),
                     **dict.fromkeys(("open", "high", "low", "close"), prices),
                     "volume": pa.array([1] * len(cells)),
                 }
@@ -116,7 +116,7 @@ def test_each_row_stands_beside_what_became_of_it() -> None:
     ]
     assert found.rows[0].refined["close"] == "10"
     assert found.rows[0].refined["ts_event"] == "2024-01-01 00:00:00Z"
-    assert "close > 0" in found.rows[1].reason
+    assert found.rows[1].reason == "low > 0: low='-1'"
     assert "symbol is known" in found.rows[2].reason
     assert "one row for each key" in found.rows[4].reason
     assert "fetch_id" not in found.refined_columns

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import flows.extractors
 import pytest
 from django.contrib.auth.models import Permission
 from django.contrib.auth.models import User
@@ -12,6 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from pytest_django import Settings
 
+import flows.extractors
 from catalog.models import Asset
 from catalog.models import DataSource
 from catalog.models import OutputDestination

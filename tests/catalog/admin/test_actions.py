@@ -68,7 +68,9 @@ def test_a_home_that_is_there_stays(boss: Client, many: list[TimeSeries]) -> Non
     assert set(other.routes.filter(home=True).values_list("series__series_id", flat=True)) == {"minutes", "trades"}
 
 
-def test_a_condition_is_checked_against_every_schema(boss: Client, shop: SimpleNamespace, many: list[TimeSeries]) -> None:
+def test_a_condition_is_checked_against_every_schema(
+    boss: Client, shop: SimpleNamespace, many: list[TimeSeries]
+) -> None:
     response = act(boss, "add_route", many, destination=shop.database.pk, condition="close > 1")
     assert response.status_code == 200
     faults = response.context["form"].errors["condition"]
@@ -99,7 +101,9 @@ def test_actions_need_the_right_to_change(viewer: Client, shop: SimpleNamespace,
     assert not LogEntry.objects.exists()
 
 
-def test_adding_routes_needs_the_right_to_add_them(viewer: Client, shop: SimpleNamespace, many: list[TimeSeries]) -> None:
+def test_adding_routes_needs_the_right_to_add_them(
+    viewer: Client, shop: SimpleNamespace, many: list[TimeSeries]
+) -> None:
     permit(viewer, "change_timeseries")
     act(viewer, "add_route", many, destination=shop.database.pk, active="on")
     assert Route.objects.count() == 1

@@ -67,7 +67,9 @@ def full(shop: SimpleNamespace) -> SimpleNamespace:
         Asset.objects.create(asset_class="other", symbol=symbol, name=symbol, currency="+1", mic="NO")
     for number, asset in enumerate(Asset.objects.all()):
         instrument = Instrument.objects.create(source=shop.source, asset=asset)
-        InstrumentSymbol.objects.create(instrument=instrument, symbol=f"{asset.symbol} {number}", end="2024-01-01T00:00Z")
+        InstrumentSymbol.objects.create(
+            instrument=instrument, symbol=f"{asset.symbol} {number}", end="2024-01-01T00:00Z"
+        )
         InstrumentSymbol.objects.create(instrument=instrument, symbol=f"={number}", start="2024-01-01T00:00Z")
     shop.series.assets.set(Asset.objects.all())
     shop.series.start = "2020-01-01T00:00Z"
@@ -100,9 +102,7 @@ def test_what_was_exported_is_imported_without_a_change(
 
 
 @pytest.mark.parametrize("format", [CSV, YAML], ids=["csv", "yaml"])
-def test_an_empty_catalog_becomes_the_one_that_was_exported(
-    format: str, full: SimpleNamespace, boss: Client
-) -> None:
+def test_an_empty_catalog_becomes_the_one_that_was_exported(format: str, full: SimpleNamespace, boss: Client) -> None:
     order = ("datasource", "outputdestination", "asset", "instrument", "timeseries", "route")
     before = {model: export(boss, model, format) for model in order}
     for row in (Route, TimeSeries, InstrumentSymbol, Instrument, Asset, OutputDestination, DataSource):

@@ -21,7 +21,12 @@ MODELS = (Run, Fetch, Delivery, Quarantined)
 def ledger(shop: SimpleNamespace) -> dict[type[Model], Model]:
     run = Run.objects.create(source=shop.source, status=Run.Status.FAILED, error="boom")
     fetch = Fetch.objects.create(
-        run=run, source=shop.source, schema="ohlcv-1d", request_hash="x", start="2024-01-01T00:00Z", end="2024-02-01T00:00Z"
+        run=run,
+        source=shop.source,
+        schema="ohlcv-1d",
+        request_hash="x",
+        start="2024-01-01T00:00Z",
+        end="2024-02-01T00:00Z",
     )
     counts = {"parsed": 5, "new": 3, "filtered": 1, "quarantined": 1}
     delivery = Delivery.objects.create(fetch=fetch, destination=shop.database, schema="ohlcv-1d", **counts)
@@ -78,6 +83,8 @@ def test_a_refused_row_shows_rule_reason_and_what_came_in(ledger: dict[type[Mode
     [
         ("/admin/catalog/run/?status__exact=failed", 1),
         ("/admin/catalog/run/?status__exact=completed", 0),
+        ("/admin/catalog/run/?started_at_within=24", 1),
+        ("/admin/catalog/run/?started_at_within=nonsense", 1),
         ("/admin/catalog/fetch/?schema=ohlcv-1d", 1),
         ("/admin/catalog/fetch/?schema=trades", 0),
         ("/admin/catalog/delivery/?status__exact=pending", 1),
@@ -86,9 +93,7 @@ def test_a_refused_row_shows_rule_reason_and_what_came_in(ledger: dict[type[Mode
         ("/admin/catalog/quarantined/?fetch__run__id__exact=0", 0),
     ],
 )
-def test_lists_are_filtered_and_searched(
-    page: str, found: int, ledger: dict[type[Model], Model], boss: Client
-) -> None:
+def test_lists_are_filtered_and_searched(page: str, found: int, ledger: dict[type[Model], Model], boss: Client) -> None:
     response = boss.get(page)
     assert response.status_code == 200
     assert len(response.context["cl"].result_list) == found

@@ -67,9 +67,7 @@ def test_check_says_what_the_vendor_says(shop: SimpleNamespace, boss: Client) ->
     assert LogEntry.objects.get().get_change_message() == "Checked: works."
 
 
-def test_check_never_shows_a_secret(
-    acme: None, db: None, boss: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_never_shows_a_secret(acme: None, db: None, boss: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     source = DataSource.objects.create(name="live", vendor="acme", options={"dataset": "X"}, env_prefix="ACME")
     monkeypatch.setenv("ACME_API_KEY", "topsecret")
     page = text(boss.post(url("datasource", "check", source.pk)))

@@ -72,9 +72,7 @@ def test_saving_an_untouched_form_changes_no_option(options: dict[str, Any], bos
         ("column", "Date", "Date"),
     ],
 )
-def test_what_is_entered_is_stored_in_the_declared_type(
-    name: str, entered: str, stored: object, boss: Client
-) -> None:
+def test_what_is_entered_is_stored_in_the_declared_type(name: str, entered: str, stored: object, boss: Client) -> None:
     row = source()
     assert change(boss, row, **{name: entered}).status_code == 302
     found = DataSource.objects.get(pk=row.pk).options
@@ -184,7 +182,7 @@ def test_series_have_the_options_their_sources_vendor_declares(boss: Client, sho
 
 def test_the_page_of_a_series_tells_the_script_whose_options_to_show(boss: Client, shop: SimpleNamespace) -> None:
     page = text(boss.get(url("timeseries", "change", shop.series.pk)))
-    assert f"data-option-owners=\"{{&quot;{shop.source.pk}&quot;: &quot;files&quot;" in page
+    assert f'data-option-owners="{{&quot;{shop.source.pk}&quot;: &quot;files&quot;' in page
     assert "catalog/options.js" in page
 
 

@@ -35,7 +35,12 @@ def rows(shop: SimpleNamespace) -> dict[str, Model]:
     InstrumentSymbol.objects.create(instrument=instrument, symbol=hostile)
     run = Run.objects.create(source=shop.source, error=hostile, selector={"series": [hostile]})
     fetch = Fetch.objects.create(
-        run=run, source=shop.source, schema="ohlcv-1d", request_hash="x", start="2024-01-01T00:00Z", end="2024-02-01T00:00Z"
+        run=run,
+        source=shop.source,
+        schema="ohlcv-1d",
+        request_hash="x",
+        start="2024-01-01T00:00Z",
+        end="2024-02-01T00:00Z",
     )
     Coverage.objects.create(fetch=fetch, instrument=instrument, start=fetch.start, end=fetch.end)
     delivery = Delivery.objects.create(fetch=fetch, destination=shop.database, schema="ohlcv-1d", error=hostile)
@@ -121,7 +126,7 @@ def test_every_column_that_people_may_set_is_on_its_page(rows: dict[str, Model],
         text_page = text(boss.get(url(name, "change", rows[name].pk)))
         for field in model._meta.concrete_fields:
             if field.editable and not field.primary_key and field.name != "options":
-                assert f'id_{field.name}' in text_page or field.name in shown, f"{name}.{field.name}"
+                assert f"id_{field.name}" in text_page or field.name in shown, f"{name}.{field.name}"
 
 
 def test_stored_rows_are_no_pages_of_the_admin() -> None:

@@ -1,6 +1,7 @@
-"""A small catalog to import into; a vendor without options, and a kind that cannot be read back."""
+"""A small catalog to import into; vendors with and without options, and a kind that cannot be read back."""
 
 import types
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,17 @@ class PaperExtractor(BaseExtractor):
     label = "Paper"
 
 
+class NotesOptions(registry.Options):
+    path: str
+    extra: dict[str, Any] = {}
+
+
+class NotesExtractor(BaseExtractor):
+    name = "notes"
+    label = "Notes"
+    Options = NotesOptions
+
+
 class BinSink(Sink):
     name = "bin"
     label = "Bin"
@@ -28,9 +40,9 @@ class BinSink(Sink):
 
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Add the vendor `paper` and the kind `bin` to the registry."""
-    extractors = types.MappingProxyType({**registry.extractors(), "paper": PaperExtractor})
-    sinks = types.MappingProxyType({**registry.sinks(), "bin": BinSink})
+    """The vendors are `paper` and `notes`, which needs a path; the kinds are `database` and `bin`."""
+    extractors = types.MappingProxyType({"paper": PaperExtractor, "notes": NotesExtractor})
+    sinks = types.MappingProxyType({"database": registry.sink("database"), "bin": BinSink})
     monkeypatch.setattr(registry, "extractors", lambda: extractors)
     monkeypatch.setattr(registry, "sinks", lambda: sinks)
 
@@ -38,7 +50,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def catalog(db: None) -> None:
     """Sources eod and feed; destinations db (readable), more (readable) and trash (not); five assets."""
-    DataSource.objects.create(name="eod", vendor="files", options={"path": "*.csv"})
+    DataSource.objects.create(name="eod", vendor="notes", options={"path": "*.csv"})
     DataSource.objects.create(name="feed", vendor="paper")
     for name, kind in (("db", "database"), ("more", "database"), ("trash", "bin")):
         OutputDestination.objects.create(name=name, kind=kind)

@@ -24,7 +24,7 @@ version: 1
 
 sources:
   - name: eod
-    vendor: files
+    vendor: notes
     options:
       path: "*.csv"
     env_prefix: EOD
@@ -223,7 +223,7 @@ def test_file_that_is_no_catalog(text: str, expected: str) -> None:
         ("sources:\n- name: x", "3, vendor: it is missing; every source needs it"),
         ("sources:\n- name: a b\n  vendor: paper", "3, name: 'a b': Accepted: letters, digits"),
         ("sources:\n- name: x\n  vendor: papr", "4, vendor: vendor 'papr' is unknown; have: "),
-        ("sources: [{name: x, vendor: files}]", "2, options: source 'x': option 'path' is required"),
+        ("sources: [{name: x, vendor: notes}]", "2, options: source 'x': option 'path' is required"),
         ("destinations:\n- {name: x, kind: tape}", "3, kind: destination kind 'tape' is unknown; have: bin, "),
         (
             "sources:\n- {name: x, vendor: paper}\n- {name: x, vendor: paper}",
@@ -348,13 +348,13 @@ def test_every_fault_is_in_one_report_in_the_order_of_lines() -> None:
 
 
 def test_source_with_stored_rows_keeps_its_meaning() -> None:
-    load("version: 1\nsources:\n- {name: eod, vendor: files, options: {path: a}}")
+    load("version: 1\nsources:\n- {name: eod, vendor: notes, options: {path: a}}")
     Fetch.objects.create(
         source=DataSource.objects.get(), schema="trades", start="2020-01-01T00:00Z", end="2020-01-02T00:00Z"
     )
     (found,) = faults("version: 1\nsources:\n- name: eod\n  vendor: paper")
-    assert found.startswith("line 4, vendor: 'files' cannot be changed: rows are stored under it")
-    assert load("version: 1\nsources:\n- {name: eod, vendor: files, options: {path: a}, active: false}") == [
+    assert found.startswith("line 4, vendor: 'notes' cannot be changed: rows are stored under it")
+    assert load("version: 1\nsources:\n- {name: eod, vendor: notes, options: {path: a}, active: false}") == [
         "source: 0 added, 1 changed, 0 unchanged"
     ]
 

@@ -216,14 +216,14 @@ def test_missing_rows_are_made_on_request() -> None:
 
 
 def test_what_cannot_be_made_is_a_fault() -> None:
-    assert faults("one,files,realtime,trades,NEW;idx:NEW;equity:%20A,nowhere", create_missing=True) == [
+    assert faults("one,notes,realtime,trades,NEW;idx:NEW;equity:%20A,nowhere", create_missing=True) == [
         "line 2, assets: ' A' is no symbol; accepted: text without control characters or outer spaces",
         "line 2, assets: asset 'NEW' is unknown; accepted: asset_class:symbol, or the symbol of an asset that exists",
         "line 2, assets: asset class 'idx' is unknown; have: bond, commodity, crypto, economic, equity, etf, fund,"
         " future, fx, index, option, other, rate, spread",
         "line 2, destination: destination 'nowhere' is unknown; have: db, more, trash; one can be made where it has the"
         " name of a kind",
-        "line 2, source: source 'files' cannot be made: source 'files': option 'path' is required",
+        "line 2, source: source 'notes' cannot be made: source 'notes': option 'path' is required",
     ]
 
 
