@@ -101,7 +101,7 @@ def run_now(model_admin: Any, request: HttpRequest, queryset: QuerySet[TimeSerie
 
 
 def update(request: HttpRequest, queryset: QuerySet[Any], values: Mapping[str, Any]) -> int:
-    """Set fields of many rows in one statement, with an entry in the log for each row that differs; returns how many."""
+    """Set fields of many rows in one statement, logging each row that differs; returns how many."""
     with transaction.atomic():
         entries: list[tuple[Model, int, Any]] = []
         for row in queryset:

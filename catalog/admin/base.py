@@ -1,5 +1,7 @@
 """What all pages of the admin share: lists that ask few questions, times with their zone, read-only ledgers."""
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import ClassVar
@@ -20,6 +22,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.admin import TabularInline
+from unfold.decorators import display
 from unfold.views import ChangeList as UnfoldChangeList
 from unfold.widgets import UnfoldAdminExpandableTextareaWidget
 
@@ -59,7 +62,7 @@ class BaseAdmin(ModelAdmin):
     def furnish(self, rows: Sequence[Any]) -> None:
         """Give the rows of one page what their columns show of other tables; a fixed number of queries."""
 
-    def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> FormField | None:
+    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any) -> FormField | None:
         made: FormField | None = super().formfield_for_dbfield(db_field, request, **kwargs)
         return explained(db_field, made)
 
@@ -102,7 +105,7 @@ class CatalogInline(TabularInline):
     form = CatalogForm
     show_change_link = True
 
-    def formfield_for_dbfield(self, db_field: Field, request: HttpRequest, **kwargs: Any) -> FormField | None:
+    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any) -> FormField | None:
         made: FormField | None = super().formfield_for_dbfield(db_field, request, **kwargs)
         return explained(db_field, made)
 
@@ -149,12 +152,24 @@ class ReadOnlyInline(ReadOnlyMixin, TabularInline):
         return flatten(self.fields or [])
 
 
-def explained(db_field: Field, made: FormField | None) -> FormField | None:
+def explained(db_field: Field[Any, Any], made: FormField | None) -> FormField | None:
     """Say that a time is entered in UTC, and keep a `<prefix>` in a help text from being taken for HTML."""
     if made is not None:
         zone = "UTC. " if isinstance(db_field, DateTimeField) else ""
         made.help_text = format_html("{}{}", zone, made.help_text)
     return made
+
+
+def labelled(
+    description: str, ordering: str | None, colours: Mapping[str, str]
+) -> Callable[[Callable[[Any, Any], str]], Callable[[Any, Any], str]]:
+    """Return a decorator for a column whose values are shown as labels, coloured by value."""
+
+    def decorate(column: Callable[[Any, Any], str]) -> Callable[[Any, Any], str]:
+        made: Callable[[Any, Any], str] = display(column, description=description, ordering=ordering, label=colours)
+        return made
+
+    return decorate
 
 
 def linked(model: str, text: str, **filters: Any) -> SafeString:

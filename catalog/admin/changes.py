@@ -8,9 +8,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
-from unfold.decorators import display
 
 from catalog.admin.base import ReadOnlyAdmin
+from catalog.admin.base import labelled
 from catalog.admin.filters import by_age
 
 
@@ -34,7 +34,7 @@ class LogEntryAdmin(ReadOnlyAdmin):
         found: QuerySet[LogEntry] = super().get_queryset(request).select_related("user", "content_type")
         return found
 
-    @display(description="action", label={"Addition": "success", "Change": "info", "Deletion": "danger"})
+    @labelled("action", "action_flag", {"Addition": "success", "Change": "info", "Deletion": "danger"})
     def action(self, row: LogEntry) -> str:
         """Return addition, change or deletion."""
         return str(row.get_action_flag_display())

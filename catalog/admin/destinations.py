@@ -8,7 +8,6 @@ from django.db.models import Count
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
-from unfold.decorators import display
 
 from catalog.admin.actions import activate
 from catalog.admin.actions import deactivate
@@ -49,12 +48,12 @@ class OutputDestinationAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
         for row in rows:
             row.route_count = counts.get(row.pk, 0)  # type: ignore[attr-defined]  # for the column below
 
-    @display(description="kind", ordering="kind")
+    @admin.display(description="kind", ordering="kind")
     def kind_label(self, row: OutputDestination) -> str:
         """Return the kind's name, and what it lacks."""
         return dict(choices.kinds()).get(row.kind, f"{row.kind} (unknown)")
 
-    @display(description="readable", boolean=True)
+    @admin.display(description="readable", boolean=True)
     def can_be_read(self, row: OutputDestination) -> bool:
         """Return whether it can be the home of a series."""
         return row.readable

@@ -1,6 +1,6 @@
 """Import with preview, and export: who may, in which formats, and nothing half."""
 
-import os
+from pathlib import Path
 from typing import Any
 from typing import ClassVar
 
@@ -30,7 +30,7 @@ class SignedConfirmForm(ConfirmImportForm):
 
     def clean_import_file_name(self) -> str:
         try:
-            return os.path.basename(signing.loads(self.cleaned_data["import_file_name"], salt=self.owner))
+            return Path(signing.loads(self.cleaned_data["import_file_name"], salt=self.owner)).name
         except signing.BadSignature as error:
             raise forms.ValidationError(
                 "This preview is not yours, or it was changed. Upload the file again."
@@ -59,7 +59,7 @@ class ExchangeMixin(ImportExportMixin):
 
     def has_import_permission(self, request: HttpRequest) -> bool:
         """Who may add and change rows may import them."""
-        return self.has_add_permission(request) and self.has_change_permission(request)
+        return bool(self.has_add_permission(request) and self.has_change_permission(request))
 
     def has_export_permission(self, request: HttpRequest) -> bool:
         """Who may see rows may export them."""

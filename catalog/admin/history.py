@@ -71,9 +71,10 @@ def changed(changes: Iterable[str]) -> list[dict[str, Any]]:
 
 def log(request: HttpRequest, entries: Iterable[tuple[Model, int, Message]]) -> None:
     """Write entries (row, flag, message) to the log, many at once."""
+    user: Any = request.user
     made = [
         LogEntry(
-            user_id=request.user.pk,
+            user_id=user.pk,
             content_type_id=ContentType.objects.get_for_model(row, for_concrete_model=False).pk,
             object_id=str(row.pk),
             object_repr=str(row)[:200],

@@ -13,10 +13,10 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
-from unfold.decorators import display
 
 from catalog.admin.base import ReadOnlyAdmin
 from catalog.admin.base import ReadOnlyInline
+from catalog.admin.base import labelled
 from catalog.admin.base import linked
 from catalog.admin.filters import by_age
 from catalog.admin.filters import by_registry
@@ -56,15 +56,15 @@ class WindowMixin:
 class AccountMixin:
     """Columns of a delivery."""
 
-    @display(description="status", ordering="status", label=_COLOURS)
+    @labelled("status", "status", _COLOURS)
     def state(self, row: Run | Delivery) -> str:
         """Return how it stands."""
         return row.status
 
-    @display(description="adds up", boolean=True)
+    @admin.display(description="adds up", boolean=True)
     def adds_up(self, row: Delivery) -> bool:
         """Return whether every parsed row has an end: the account that nothing may break."""
-        return row.parsed == sum(getattr(row, name) for name in ACCOUNT)
+        return bool(row.parsed == sum(getattr(row, name) for name in ACCOUNT))
 
 
 class FetchInline(WindowMixin, ReadOnlyInline):

@@ -37,7 +37,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     user: Any = request.user
     areas: list[dict[str, Any]] = []
     for title, pages in _AREAS.items():
-        items = [
+        items: list[dict[str, Any]] = [
             {
                 "title": page,
                 "icon": icon,

@@ -86,12 +86,12 @@ class TimeSeriesAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
 
     def has_run_permission(self, request: HttpRequest) -> bool:
         """Say whether the user may start runs."""
-        return bool(request.user.has_perm("catalog.run_timeseries"))  # type: ignore[union-attr]  # the admin has users
+        return request.user.has_perm("catalog.run_timeseries")
 
     def has_add_route_permission(self, request: HttpRequest) -> bool:
         """Say whether the user may give series routes."""
         # of several permissions Django's actions need only one
-        may_add = request.user.has_perm("catalog.add_route")  # type: ignore[union-attr]
+        may_add = request.user.has_perm("catalog.add_route")
         return bool(may_add and self.has_change_permission(request))
 
     def furnish(self, rows: Sequence[TimeSeries]) -> None:

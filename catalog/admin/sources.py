@@ -7,7 +7,6 @@ from django.contrib import admin
 from django.db.models import Count
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
-from unfold.decorators import display
 
 from catalog.admin.actions import activate
 from catalog.admin.actions import deactivate
@@ -51,7 +50,7 @@ class DataSourceAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
         for row in rows:
             row.series_count = counts.get(row.pk, 0)  # type: ignore[attr-defined]  # for the column below
 
-    @display(description="vendor", ordering="vendor")
+    @admin.display(description="vendor", ordering="vendor")
     def vendor_label(self, row: DataSource) -> str:
         """Return the vendor's name, and what it lacks."""
         return dict(choices.vendors()).get(row.vendor, f"{row.vendor} (unknown)")

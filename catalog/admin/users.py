@@ -15,7 +15,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class CatalogUserAdmin(UserAdmin, ModelAdmin):
+class CatalogUserAdmin(UserAdmin[User], ModelAdmin):
     """Who may sign in."""
 
     form = UserChangeForm

@@ -28,9 +28,9 @@ class Claim:
     line: int = 0
 
 
-def sort_key(interval: Interval) -> datetime:
-    """Return the time by which intervals are sorted."""
-    return interval.start or _EVER
+def sort_key(interval: Interval) -> tuple[bool, datetime]:
+    """Return what intervals are sorted by: their start, those without one first."""
+    return interval.start is not None, interval.start or _EVER
 
 
 def print_intervals(intervals: Iterable[Interval]) -> str:
@@ -57,7 +57,7 @@ def _overlaps(
         rivals.sort(key=lambda claim: sort_key(claim.interval))
         latest = rivals[0]
         for claim in rivals[1:]:
-            if sort_key(claim.interval) < (latest.interval.end or _NEVER) and not (
+            if (claim.interval.start or _EVER) < (latest.interval.end or _NEVER) and not (
                 across and claim.asset == latest.asset
             ):
                 faulty, other = (claim, latest) if claim.line else (latest, claim)

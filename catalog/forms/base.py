@@ -16,7 +16,7 @@ from catalog.forms.choices import Choices
 _SEARCHED = 40
 
 
-class CatalogForm(forms.ModelForm):
+class CatalogForm(forms.ModelForm[Any]):
     """A row of the catalog. `selects` maps fields whose text is checked against the registry to their choices."""
 
     selects: ClassVar[dict[str, Callable[[], Choices]]] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -10,10 +11,16 @@ from django.db.models import Q
 from unfold.forms import PaginationInlineFormSet
 
 from catalog.forms.base import CatalogForm
+from catalog.models import Instrument
 from catalog.models import InstrumentSymbol
 
 if TYPE_CHECKING:
-    from django.forms.models import BaseInlineFormSet as FormSet
+    from django.forms.models import BaseInlineFormSet
+
+    class FormSet(BaseInlineFormSet[InstrumentSymbol, Instrument, Any]):
+        """What unfold's untyped class is."""
+
+        def _should_delete_form(self, form: Any) -> bool: ...
 else:
     FormSet = PaginationInlineFormSet
 
@@ -45,13 +52,13 @@ class SymbolFormSet(FormSet):
 
 
 def interval_faults(symbols: Sequence[InstrumentSymbol], source_id: int | None, instrument_id: int | None) -> list[str]:
-    """Return every overlap: between the intervals of one instrument, and with the same symbol elsewhere in its source."""
+    """Return every overlap: of the intervals of one instrument, and with the same symbol elsewhere in its source."""
     faults = []
     for symbol in symbols:
         if symbol.start and symbol.end and symbol.start >= symbol.end:
             faults.append(f"{symbol}: end is not after start")
     ordered = sorted(symbols, key=lambda symbol: (symbol.start is not None, symbol.start or 0))
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         if _overlap((before.start, before.end), (after.start, after.end)):
             faults.append(f"{before} overlaps {after}")
     if source_id is None:

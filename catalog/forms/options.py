@@ -302,7 +302,7 @@ def with_option_fields(form: type[OptionsForm], declared: Mapping[str, type[Opti
 #: types whose values are entered as plain text
 _SIMPLE: Final = (str, int, float, Decimal, date, time, timedelta, Path)
 #: defaults that need no mention
-_EMPTY: Final = (_UNSET, None, "", [], {})
+_EMPTY: Final[tuple[Any, ...]] = (_UNSET, None, "", [], {})
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

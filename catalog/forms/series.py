@@ -17,7 +17,12 @@ from catalog.models import Route
 from catalog.models import TimeSeries
 
 if TYPE_CHECKING:
-    from django.forms.models import BaseInlineFormSet as FormSet
+    from django.forms.models import BaseInlineFormSet
+
+    class FormSet(BaseInlineFormSet[Route, TimeSeries, Any]):
+        """What unfold's untyped class is."""
+
+        def _should_delete_form(self, form: Any) -> bool: ...
 else:
     FormSet = PaginationInlineFormSet
 

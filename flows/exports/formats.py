@@ -4,6 +4,7 @@ A file holds the rows of one instrument and schema, sorted by key. It is written
 memory does not grow with it, and it says what is in it (`Facts`).
 """
 
+import hashlib
 from abc import ABC
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -30,6 +31,7 @@ BLOCK_ROWS: Final = 32_768
 #: a window that holds every time
 ALL_TIME: Final = (-(2**63), 2**63 - 1)
 _METADATA: Final = b"dataflow"
+_READ_BYTES: Final = 1 << 20
 
 
 class Format(ABC):
@@ -50,6 +52,10 @@ class Format(ABC):
     @abstractmethod
     def facts(self, path: Path, owner: Owner) -> Facts:
         """Return what a file holds, without reading its rows where possible."""
+
+    @abstractmethod
+    def verify(self, path: Path, owner: Owner) -> None:
+        """Raise Damaged where the file is not, byte for byte, what was written."""
 
     @abstractmethod
     def described(self, path: Path) -> bool:
@@ -88,6 +94,12 @@ class Parquet(Format):
         with _opened(path, owner) as file:
             return _read_facts(file)
 
+    def verify(self, path: Path, owner: Owner) -> None:
+        with _opened(path, owner) as file:
+            # after the footer stand its length, in four bytes, and four letters
+            footer = file.metadata.serialized_size + 8
+            compare(path, path.stat().st_size - footer, _read_facts(file).sha256)
+
     def described(self, path: Path) -> bool:
         # they are a part of it
         return True
@@ -104,12 +116,16 @@ class Parquet(Format):
                 compression_level=self.level,
                 use_dictionary=[name for name in owner.columns.names if name not in encodings],
                 column_encoding=encodings,
+                # others cost time and choose nothing: what is read is chosen by time
+                write_statistics=[owner.schema.time],
             ) as writer,
         ):
             for block in even(tables):
                 writer.write_table(block, row_group_size=BLOCK_ROWS)
                 summary.add(block)
-            writer.add_key_value_metadata({_METADATA: summary.facts().to_json()})
+            # all but the footer is written
+            facts = summary.facts(file.sha256.hexdigest())
+            writer.add_key_value_metadata({_METADATA: facts.to_json()})
 
 
 def even(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -141,6 +157,17 @@ def inside(table: pa.Table, owner: Owner, window: tuple[int, int], columns: Sequ
         start, stop = np.searchsorted(owner.times(table), window)
         table = table.slice(start, stop - start)
     return table.select(types.names).cast(types)
+
+
+def compare(path: Path, size: int, sha256: str) -> None:
+    """Raise Damaged where the first bytes of a file have another digest."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size > 0 and (content := file.read(min(size, _READ_BYTES))):
+            digest.update(content)
+            size -= len(content)
+    if digest.hexdigest() != sha256:
+        raise Damaged(f"{path} is not what was written (sha256 differs); move it away")
 
 
 def check(facts: Facts, path: Path, owner: Owner) -> Facts:

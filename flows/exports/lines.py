@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -33,10 +34,10 @@ from catalog.schemas.decimals import to_text
 from flows.exports.facts import Facts
 from flows.exports.facts import Owner
 from flows.exports.facts import Summary
-from flows.exports.facts import text_bytes
 from flows.exports.formats import ALL_TIME
 from flows.exports.formats import Format
 from flows.exports.formats import check
+from flows.exports.formats import compare
 from flows.exports.formats import even
 from flows.exports.formats import inside
 from flows.exports.partitions import replaced
@@ -105,6 +106,11 @@ class Lines(Format):
             summary.add(block)
         return summary.facts()
 
+    def verify(self, path: Path, owner: Owner) -> None:
+        # without a sidecar to be believed there is nothing to compare with
+        if facts := self._sidecar(path):
+            compare(path, path.stat().st_size, facts.sha256)
+
     def described(self, path: Path) -> bool:
         return self._sidecar(path) is not None
 
@@ -116,7 +122,7 @@ class Lines(Format):
             for block in even(tables):
                 target.write(self._lines(block))
                 summary.add(block)
-        self._describe(path, summary.facts())
+        self._describe(path, summary.facts(file.sha256.hexdigest()))
 
     def remove(self, path: Path) -> None:
         path.unlink()
@@ -149,7 +155,7 @@ class Lines(Format):
             pieces += [text, pc.fill_null(self._cells(column), self.null)]
         lines = pc.binary_join_element_wise(*pieces, after, "")
         # the texts of an array lie one after the other, which is the file's content
-        return text_bytes(lines.combine_chunks())
+        return _content(lines.combine_chunks())
 
     def _cells(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
         if column.type == DECIMAL:
@@ -226,3 +232,8 @@ class JsonLines(Lines):
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.meta.json")
+
+
+def _content(array: pa.Array) -> memoryview:
+    offsets = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, 4 * array.offset)
+    return memoryview(array.buffers()[2])[offsets[0] : offsets[-1]]

@@ -8,6 +8,8 @@
 
 import errno
 import fcntl
+import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from typing import BinaryIO
 from typing import Final
 
@@ -107,8 +110,25 @@ def locked(place: Path) -> Iterator[None]:
         yield
 
 
+class Hashed(io.RawIOBase):
+    """Passes what is written on to a file and digests it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        """Whether it can be written."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Write bytes."""
+        self.sha256.update(content)
+        return self.file.write(content)
+
+
 @contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
+def replaced(path: Path) -> Iterator[Hashed]:
     """Open a file that takes the place of `path` when it is whole and on disk; call under the folder's lock.
 
     The name is durable after `sync`. Raises TransientError when the disk is full; the old file is then still there.
@@ -117,7 +137,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
-            yield file
+            yield Hashed(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)

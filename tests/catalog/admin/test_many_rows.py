@@ -29,7 +29,7 @@ PAGES = [
             "fetch",
             "delivery",
             "quarantined",
-        )  # fmt: skip
+        )
     ),
     "/admin/catalog/timeseries/?q=SYM1",
     "/admin/catalog/timeseries/?asset_class=equity&vendor=files&active__exact=1",
