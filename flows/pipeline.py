@@ -179,6 +179,8 @@ class Workshop:
     ledger: Ledger
     open_sink: Callable[[RouteFacts, Mapping[str, int]], Sink]
     progress: Callable[[str, int], None] = lambda what, count: None
+    #: checksums of pages this process landed itself: they need no reading to be known
+    fresh: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -260,6 +262,7 @@ def extract(request: Request, workshop: Workshop) -> FetchRef:
     try:
         for page in islice(workshop.extractor.pages(request), parts, None):
             manifest = landing.write(source, fetch.id, parts, page)
+            workshop.fresh.add(manifest.sha256)
             parts += 1
             size += manifest.bytes
             workshop.progress("pages", 1)
@@ -281,7 +284,8 @@ def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
     number = 0
     for page in pages:
         try:
-            page.verify()
+            if page.manifest.sha256 not in workshop.fresh:
+                page.verify()
             for batch in workshop.extractor.parse(page, {}):
                 state = ordinals.setdefault(batch.schema, Ordinals())
                 for refined in _refine_batch(batch, page, symbols, facts, state, quarantine_unknown):

@@ -62,7 +62,7 @@ class BaseAdmin(ModelAdmin):
     def furnish(self, rows: Sequence[Any]) -> None:
         """Give the rows of one page what their columns show of other tables; a fixed number of queries."""
 
-    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any) -> FormField | None:
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> FormField | None:
         made: FormField | None = super().formfield_for_dbfield(db_field, request, **kwargs)
         return explained(db_field, made)
 
@@ -105,7 +105,7 @@ class CatalogInline(TabularInline):
     form = CatalogForm
     show_change_link = True
 
-    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any) -> FormField | None:
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> FormField | None:
         made: FormField | None = super().formfield_for_dbfield(db_field, request, **kwargs)
         return explained(db_field, made)
 
@@ -152,7 +152,7 @@ class ReadOnlyInline(ReadOnlyMixin, TabularInline):
         return flatten(self.fields or [])
 
 
-def explained(db_field: Field[Any, Any], made: FormField | None) -> FormField | None:
+def explained(db_field: "Field[Any, Any]", made: FormField | None) -> FormField | None:
     """Say that a time is entered in UTC, and keep a `<prefix>` in a help text from being taken for HTML."""
     if made is not None:
         zone = "UTC. " if isinstance(db_field, DateTimeField) else ""

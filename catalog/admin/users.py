@@ -15,7 +15,7 @@ admin.site.unregister(Group)
 
 
 @admin.register(User)
-class CatalogUserAdmin(UserAdmin[User], ModelAdmin):
+class CatalogUserAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]  # it takes none at run time
     """Who may sign in."""
 
     form = UserChangeForm

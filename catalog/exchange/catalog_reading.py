@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from catalog.errors import ConfigError
 from catalog.errors import unknown
+from catalog.exchange.collector import collector_paused
 from catalog.exchange.content import decode
 from catalog.exchange.entries import AssetEntry
 from catalog.exchange.entries import AssetName
@@ -47,6 +48,7 @@ MAX_BYTES: Final = 64 << 20
 _T = TypeVar("_T")
 
 
+@collector_paused()
 def read_catalog(content: bytes | str) -> Document:
     """Read a catalog file; the document carries every fault that can be seen without the catalog."""
     text = decode(content, MAX_BYTES)

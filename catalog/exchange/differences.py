@@ -10,6 +10,7 @@ from catalog.exchange.changes import Change
 from catalog.exchange.changes import Changes
 from catalog.exchange.changes import FieldChange
 from catalog.exchange.changes import InstrumentChange
+from catalog.exchange.collector import collector_paused
 from catalog.exchange.entries import AssetEntry
 from catalog.exchange.entries import AssetName
 from catalog.exchange.entries import Document
@@ -38,6 +39,7 @@ from catalog.models import OutputDestination
 _Entry = TypeVar("_Entry", bound=Entry)
 
 
+@collector_paused()
 def compare(document: Document, *, create_missing: bool = False, lock: bool = False) -> Changes:
     """Return every fault of a file, those it was read with included, and what it would add and change.
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from catalog.errors import ConfigError
 from catalog.errors import unknown
+from catalog.exchange.collector import collector_paused
 from catalog.exchange.content import decode
 from catalog.exchange.entries import AssetName
 from catalog.exchange.entries import AssetReference
@@ -62,6 +63,7 @@ _HOME: Final = "*"
 _QUOTED: Final = frozenset(',"\r\n')
 
 
+@collector_paused()
 def read_series_csv(content: bytes | str) -> Document:
     """Read a CSV of series; the document carries every fault that can be seen without the catalog."""
     text = decode(content)

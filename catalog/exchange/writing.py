@@ -22,6 +22,7 @@ from catalog.exchange.changes import Change
 from catalog.exchange.changes import Changes
 from catalog.exchange.changes import InstrumentChange
 from catalog.exchange.changes import SeriesChange
+from catalog.exchange.collector import collector_paused
 from catalog.exchange.differences import compare
 from catalog.exchange.entries import AssetName
 from catalog.exchange.entries import Document
@@ -45,6 +46,7 @@ _IDS: Final = 900
 _MAX_MESSAGE: Final = 2000
 
 
+@collector_paused()
 def apply(document: Document, *, create_missing: bool = False, user: AbstractBaseUser | None = None) -> Changes:
     """Write what a file says, in one transaction, and return what was added and changed.
 

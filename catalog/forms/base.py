@@ -1,6 +1,7 @@
 """What every form of the catalog does: selects from the registry, and no fault of `clean()` gets lost."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import ClassVar
 
@@ -12,11 +13,16 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from catalog.forms.choices import Choices
 
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[Any]
+else:
+    ModelForm = forms.ModelForm
+
 #: a list longer than this is searched, not scrolled
 _SEARCHED = 40
 
 
-class CatalogForm(forms.ModelForm[Any]):
+class CatalogForm(ModelForm):
     """A row of the catalog. `selects` maps fields whose text is checked against the registry to their choices."""
 
     selects: ClassVar[dict[str, Callable[[], Choices]]] = {}

@@ -132,14 +132,14 @@ class CatalogResource(resources.Resource):
         for change in changes.rows:
             by_line.setdefault(change.line, []).append(change)
         for row in dataset.file_rows:
+            if row.line not in by_line:
+                result.totals[RowResult.IMPORT_TYPE_SKIP] += 1
             for change in by_line.pop(row.line, ()):
                 said = "\n".join(
                     f"{field.name}: {field.after}" if change.added else str(field) for field in change.fields
                 )
                 kind = RowResult.IMPORT_TYPE_NEW if change.added else RowResult.IMPORT_TYPE_UPDATE
                 self._append(result, kind, [str(row.line), f"{change.kind} {change.row}", said])
-        left = sum(changes.unchanged.values())
-        result.totals[RowResult.IMPORT_TYPE_SKIP] += left
         return result
 
     def _append(self, result: Result, kind: str, diff: list[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from typing import Final
 
@@ -15,14 +16,14 @@ from catalog.schemas import Schema
 _CREATOR: Final = f"DataFlow, pyarrow {pa.__version__}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Owner:
     """The instrument (as the text of a key) and schema that a file's rows are of."""
 
     instrument: str
     schema: Schema
 
-    @property
+    @cached_property
     def columns(self) -> pa.Schema:
         """The columns of the file: the schema's without `instrument`, which the folder names."""
         arrow = self.schema.arrow

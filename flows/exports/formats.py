@@ -156,7 +156,7 @@ def inside(table: pa.Table, owner: Owner, window: tuple[int, int], columns: Sequ
     if window != ALL_TIME:
         start, stop = np.searchsorted(owner.times(table), window)
         table = table.slice(start, stop - start)
-    return table.select(types.names).cast(types)
+    return table if table.schema.equals(types) else table.select(types.names).cast(types)
 
 
 def compare(path: Path, size: int, sha256: str) -> None:

@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -41,15 +40,6 @@ _YEAR, _MONTH, _DAY = "Y", "M", "D"
 _MAX_NAME: Final = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """A period and the file that holds its rows; bounds are nanoseconds since 1970, `[start, end)`."""
-
-    path: Path
-    start: int
-    end: int
-
-
 def folder(root: Path, instrument: str, schema: Schema) -> Path:
     """Return the folder of a key; ConfigError where a part of it is too long to be a name."""
     parts = (*InstrumentName.parse(instrument).folders(), encode(schema.name))
@@ -67,37 +57,29 @@ def period(schema: Schema) -> str:
     return _DAY if schema.nanoseconds and schema.chunk <= timedelta(days=1) else _MONTH
 
 
-def cut(schema: Schema, place: Path, suffix: str, times: np.ndarray) -> Iterator[tuple[Partition, slice]]:
-    """Yield the partitions that sorted times (int64 nanoseconds) fall in, and which of them fall there."""
-    # by whole days: NumPy overflows near the first nanosecond that 64 bits hold
-    days = np.floor_divide(times, _DAY_NANOSECONDS)
-    periods = days.view("M8[D]").astype(f"M8[{period(schema)}]")
+def cut(schema: Schema, place: Path, suffix: str, times: np.ndarray) -> Iterator[tuple[Path, slice]]:
+    """Yield the files that sorted times (int64 nanoseconds) belong in, and which of the times do."""
+    periods = _periods(schema, times)
     starts = np.flatnonzero(np.r_[True, periods[1:] != periods[:-1]])
     for start, stop in zip(starts, [*starts[1:], len(times)], strict=True):
-        yield _partition(place, periods[start], suffix), slice(int(start), int(stop))
+        yield place / f"{periods[start]}{suffix}", slice(int(start), int(stop))
 
 
-def existing(place: Path, suffix: str, start: int, end: int) -> list[Partition]:
-    """Return the partitions of a folder that overlap `[start, end)`, in order of time."""
-    found = []
-    for path in place.glob(f"[0-9]*{suffix}") if place.is_dir() else ():
-        name = path.name.removesuffix(suffix)
-        if not _NAME.fullmatch(name):
-            continue
-        partition = _partition(place, np.datetime64(name), suffix)
-        if partition.start < end and start < partition.end:
-            found.append(partition)
-    return sorted(found, key=lambda partition: partition.start)
+def existing(schema: Schema, place: Path, suffix: str, start: int, end: int) -> list[Path]:
+    """Return the files of a folder whose periods overlap `[start, end)`, in order of time."""
+    if start >= end or not place.is_dir():
+        return []
+    first, last = (str(period) for period in _periods(schema, np.asarray([start, end - 1], np.int64)))
+    # as text, which sorts like the periods: a folder may have thousands of days
+    names = (path.name.removesuffix(suffix) for path in place.iterdir() if path.name.endswith(suffix))
+    chosen = (name for name in names if first <= name <= last and len(name) == len(first) and _NAME.fullmatch(name))
+    return [place / f"{name}{suffix}" for name in sorted(chosen)]
 
 
-def _partition(place: Path, at: np.datetime64, suffix: str) -> Partition:
-    return Partition(place / f"{at}{suffix}", _bound(at), _bound(at + 1))
-
-
-def _bound(moment: np.datetime64) -> int:
-    # years at both ends of what nanoseconds can name begin or end outside it
-    day = moment.astype("M8[D]").astype(np.int64)
-    return max(-(2**63), min(int(day) * _DAY_NANOSECONDS, 2**63 - 1))
+def _periods(schema: Schema, times: np.ndarray) -> np.ndarray:
+    # by whole days: NumPy overflows near the first nanosecond that 64 bits hold
+    days = np.floor_divide(times, _DAY_NANOSECONDS)
+    return np.asarray(days.view("M8[D]").astype(f"M8[{period(schema)}]"))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Nothing is guessed. A time that does not exist or exists twice in its zone (a ch
 parsed, or whose number is of another unit, is a fault of its row.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import date
@@ -103,13 +104,15 @@ def _from_text(raw: pa.Array, clock: Clock, faults: dict[str, np.ndarray]) -> pa
         if getattr(naive.type, "tz", None):
             return _nanoseconds(naive, faults)
         return _aware(naive, clock, faults)
+    for unit in ("ns", "us"):
+        # nearly always every time has a zone, or none has
+        with suppress(pa.ArrowInvalid):
+            return _nanoseconds(pc.cast(raw, pa.timestamp(unit, "UTC")), faults)
+        with suppress(pa.ArrowInvalid):
+            return _aware(pc.cast(raw, pa.timestamp(unit)), clock, faults)
     zoned = pc.fill_null(pc.match_substring_regex(raw, _ZONED), False)
     # a date alone ends like a zone (2024-01-02): it is the length that tells
     zoned = pc.and_(zoned, pc.fill_null(pc.greater(pc.utf8_length(raw), 10), False))
-    if not pc.any(zoned).as_py():
-        return _aware(_iso(raw, None, faults), clock, faults)
-    if pc.all(pc.or_(zoned, pc.is_null(raw))).as_py():
-        return _nanoseconds(_iso(raw, "UTC", faults), faults)
     nothing = pa.scalar(None, pa.string())
     with_zone = _nanoseconds(_iso(pc.if_else(zoned, raw, nothing), "UTC", faults), faults)
     without = _aware(_iso(pc.if_else(zoned, nothing, raw), None, faults), clock, faults)
@@ -117,11 +120,6 @@ def _from_text(raw: pa.Array, clock: Clock, faults: dict[str, np.ndarray]) -> pa
 
 
 def _iso(raw: pa.Array, zone: str | None, faults: dict[str, np.ndarray]) -> pa.Array:
-    for unit in ("ns", "us"):
-        try:
-            return pc.cast(raw, pa.timestamp(unit, zone))
-        except pa.ArrowInvalid:
-            continue
     values = []
     for text in raw.to_pylist():
         try:

@@ -31,7 +31,6 @@ from flows.exports.lines import Csv
 from flows.exports.lines import JsonLines
 from flows.exports.merging import by_key
 from flows.exports.merging import merged
-from flows.exports.partitions import Partition
 from flows.exports.partitions import cut
 from flows.exports.partitions import existing
 from flows.exports.partitions import folder
@@ -122,9 +121,9 @@ class FileSink(ReadableSink):
         owner = Owner(instrument, schema)
         window = (ALL_TIME[0], nanoseconds(before))
         found: int | None = None
-        for partition in reversed(self._partitions(owner, window)):
+        for path in reversed(self._files(owner, window)):
             times = np.zeros(0, np.int64)
-            for block in self._read(partition, owner, window, [schema.time]):
+            for block in self._read(path, owner, window, [schema.time]):
                 times = np.concatenate([times, owner.times(block)])[-rows:]
             if len(times):
                 found = int(times[0])
@@ -149,12 +148,12 @@ class FileSink(ReadableSink):
         owner = Owner(instrument, schema)
         window = (nanoseconds(start), nanoseconds(end))
         deleted = 0
-        if not self._partitions(owner, window):
+        if not self._files(owner, window):
             return 0
         place = folder(self.root, instrument, schema)
         with locked(place):
-            for partition in self._partitions(owner, window):
-                deleted += self._cut_out(partition.path, owner, window)
+            for path in self._files(owner, window):
+                deleted += self._cut_out(path, owner, window)
             sync(place)
         return deleted
 
@@ -163,8 +162,8 @@ class FileSink(ReadableSink):
         place = folder(self.root, owner.instrument, owner.schema)
         counts = Counts()
         with locked(place):
-            for partition, part in cut(owner.schema, place, self.format.suffix, owner.times(rows)):
-                counts += self._upsert(partition.path, owner, rows.slice(part.start, part.stop - part.start), replace)
+            for path, part in cut(owner.schema, place, self.format.suffix, owner.times(rows)):
+                counts += self._upsert(path, owner, rows.slice(part.start, part.stop - part.start), replace)
             if counts.new or counts.updated:
                 sync(place)
         return counts
@@ -185,6 +184,7 @@ class FileSink(ReadableSink):
         return counts
 
     def _cut_out(self, path: Path, owner: Owner, window: tuple[int, int]) -> int:
+        """Delete the rows of a window from one file; returns how many."""
         kept = 0
 
         def outside() -> Iterator[pa.Table]:
@@ -195,38 +195,35 @@ class FileSink(ReadableSink):
                 yield pa.concat_tables([block.slice(0, start), block.slice(stop)])
 
         facts = self.format.facts(path, owner)
+        if facts.last < window[0] or window[1] <= facts.first:
+            return 0
         if window[0] <= facts.first and facts.last < window[1]:
             self.format.remove(path)
-        elif facts.first < window[1] and facts.last >= window[0]:
-            self.format.verify(path, owner)
-            self.format.write(path, owner, outside())
-            return facts.rows - kept
-        else:
-            return 0
-        return facts.rows
+            return facts.rows
+        self.format.verify(path, owner)
+        self.format.write(path, owner, outside())
+        return facts.rows - kept
 
-    def _partitions(self, owner: Owner, window: tuple[int, int]) -> list[Partition]:
-        return existing(folder(self.root, owner.instrument, owner.schema), self.format.suffix, *window)
+    def _files(self, owner: Owner, window: tuple[int, int]) -> list[Path]:
+        return existing(owner.schema, folder(self.root, owner.instrument, owner.schema), self.format.suffix, *window)
 
     def _blocks(self, owner: Owner, window: tuple[int, int], columns: Sequence[str]) -> Iterator[pa.Table]:
-        for partition in self._partitions(owner, window):
-            yield from self._read(partition, owner, window, columns)
+        for path in self._files(owner, window):
+            yield from self._read(path, owner, window, columns)
 
-    def _read(
-        self, partition: Partition, owner: Owner, window: tuple[int, int], columns: Sequence[str]
-    ) -> Iterator[pa.Table]:
+    def _read(self, path: Path, owner: Owner, window: tuple[int, int], columns: Sequence[str]) -> Iterator[pa.Table]:
         # between listing and opening a writer may have removed it
         with suppress(FileNotFoundError):
-            yield from self.format.blocks(partition.path, owner, window, columns)
+            yield from self.format.blocks(path, owner, window, columns)
 
     def _spans(self, owner: Owner, window: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-        for partition in self._partitions(owner, window):
+        for path in self._files(owner, window):
             with suppress(FileNotFoundError):
-                facts = self.format.facts(partition.path, owner)
+                facts = self.format.facts(path, owner)
                 if window[0] <= facts.first and facts.last < window[1]:
                     yield facts.first, facts.last, facts.rows
                     continue
-                inside = [owner.times(block) for block in self._read(partition, owner, window, [owner.schema.time])]
+                inside = [owner.times(block) for block in self._read(path, owner, window, [owner.schema.time])]
                 times = np.concatenate([np.zeros(0, np.int64), *inside])
                 if len(times):
                     yield int(times[0]), int(times[-1]), len(times)

@@ -59,7 +59,10 @@ def ingested(expected_rejects: int = 0) -> int:
 
 def stored_bars(symbol: str) -> list[Bar]:
     table = read(symbol, exact=True).select(["ts_event", "open", "high", "low", "close", "volume"])
-    return [(row[0].to_pydatetime(), *row[1:]) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+    return [
+        (row[0].to_pydatetime(), *row[1:])
+        for row in zip(*(column.to_pylist() for column in table.columns), strict=True)
+    ]
 
 
 def sound(bar: Bar) -> bool:
@@ -197,7 +200,10 @@ def test_every_dbn_file_of_a_declared_schema(database: str, home: Any, corpus: P
         assert outcome.errors == [], path.name
         tally = outcome.tallies.get("home")
         bars = schema.startswith("ohlcv")
-        assert (tally.new if tally else 0) == len(records), (path.name, list(Quarantined.objects.values_list("reason")[:3]))
+        assert (tally.new if tally else 0) == len(records), (
+            path.name,
+            list(Quarantined.objects.values_list("reason")[:3]),
+        )
         checked[schema] += 1
         found = []
         for symbol in symbols if records else []:
@@ -248,7 +254,9 @@ def test_trades_cut_out_of_a_book_keep_their_repeats(database: str, home: Any, c
     table = read("ESH4", exact=True)
     assert sum(table["size"].to_pylist()) == sum(record.size for record in trades)
     assert sum(table["price"].to_pylist()) == sum(Decimal(record.price) / 10**9 for record in trades)
-    keys = Counter((row["ts_event"].value, row["sequence"]) for row in table.select(["ts_event", "sequence"]).to_pylist())
+    keys = Counter(
+        (row["ts_event"].value, row["sequence"]) for row in table.select(["ts_event", "sequence"]).to_pylist()
+    )
     assert sum(count > 1 for count in keys.values()) > 0
 
 
