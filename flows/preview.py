@@ -90,8 +90,8 @@ class FirstRows:
 
     @property
     def refined_columns(self) -> list[str]:
-        """Names of the refined columns."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.refined))
+        """Names of the refined columns that hold anything in these rows."""
+        return list(dict.fromkeys(name for row in self.rows for name, value in row.refined.items() if value))
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,8 +134,8 @@ class SinkContract:
 
     def test_numbers_come_back_to_the_last_digit(self, opened: Opened) -> None:
         values = [
-            LARGEST, LARGEST.copy_negate(), SMALLEST, -SMALLEST, Decimal(0), Decimal("-37.63"), Decimal("0.1"), Decimal("1e-7"),
-            Decimal("1e-10"), Decimal("100"), Decimal("1000000"), Decimal("1234567890.123456789"),
+            LARGEST, LARGEST.copy_negate(), SMALLEST, -SMALLEST, Decimal(0), Decimal("-37.63"), Decimal("0.1"),
+            Decimal("1e-7"), Decimal("1e-10"), Decimal("100"), Decimal("1000000"), Decimal("1234567890.123456789"),
         ]  # fmt: skip
         written = minutes(values, trade_count=2**62, vwap=LARGEST)
         with opened() as sink:
@@ -265,12 +265,12 @@ class SinkContract:
         assert found["ts_event"].to_pylist() == days * 2
 
     def test_many_instruments_in_one_batch(self, opened: Opened) -> None:
-        ids = {f"vendor:equity:S{number}": number for number in range(1, 101)}
+        ids = {f"vendor:equity:S{number}": number for number in range(1, 71)}
         written = table(DAYS, [{INSTRUMENT: name, "ts_event": 0, "close": number} for name, number in ids.items()])
         with opened(ids) as sink:
-            assert sink.write(DAYS, written) == Counts(new=100)
-            assert sink.write(DAYS, written) == Counts(unchanged=100)
-            assert sink.read(DAYS, list(ids), EARLIEST, LATEST)["close"].to_pylist() == list(range(1, 101))
+            assert sink.write(DAYS, written) == Counts(new=70)
+            assert sink.write(DAYS, written) == Counts(unchanged=70)
+            assert sink.read(DAYS, list(ids), EARLIEST, LATEST)["close"].to_pylist() == list(range(1, 71))
 
     def test_rows_between_and_around_the_stored_ones_are_new(self, opened: Opened) -> None:
         with opened() as sink:

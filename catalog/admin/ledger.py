@@ -61,6 +61,11 @@ class AccountMixin:
         """Return how it stands."""
         return row.status
 
+    @admin.display(description="account")
+    def account(self, row: Delivery) -> str:
+        """Return what became of the rows, without what there is none of."""
+        return ", ".join(f"{getattr(row, name):,} {name}" for name in ACCOUNT if getattr(row, name))
+
     @admin.display(description="adds up", boolean=True)
     def adds_up(self, row: Delivery) -> bool:
         """Return whether every parsed row has an end: the account that nothing may break."""
@@ -142,7 +147,7 @@ class DeliveryInline(AccountMixin, ReadOnlyInline):
     """The account of a fetch, for each destination."""
 
     model = Delivery
-    fields = ("destination", "schema", "state", "parsed", *ACCOUNT, "adds_up", "rounded", "error", "finished_at")
+    fields = ("destination", "schema", "state", "parsed", "account", "adds_up", "rounded", "error", "finished_at")
     ordering = ("id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
@@ -185,23 +190,28 @@ class FetchAdmin(WindowMixin, ReadOnlyAdmin):
         ("source", "schema", "run"),
         ("since", "until", "fetched_at"),
         ("complete", "pages", "bytes"),
-        ("unparsable", "rejected", "pruned"),
+        ("unparsable", "rejected", "landed"),
         "identity",
         "request_hash",
         "error",
     )
 
+    @admin.display(description="landed pages", ordering="pruned")
+    def landed(self, row: Fetch) -> str:
+        """Return whether the fetch can be refined again."""
+        return "deleted" if row.pruned else "kept"
+
     @admin.display(description="quarantine")
     def rejected(self, row: Fetch) -> SafeString:
         """Return the rejected rows that were kept, with a link to them."""
-        return linked("quarantined", f"{row.quarantined.count():,} rows", fetch__id__exact=row.pk)
+        return linked("quarantined", f"{row.quarantined.count():,}", fetch__id__exact=row.pk)
 
 
 @admin.register(Delivery)
 class DeliveryAdmin(AccountMixin, ReadOnlyAdmin):
     """What was delivered."""
 
-    list_display = ("id", "fetch", "destination", "schema", "state", "parsed", *ACCOUNT, "adds_up", "finished_at")
+    list_display = ("id", "fetch", "destination", "schema", "state", "parsed", "account", "adds_up", "finished_at")
     list_select_related = ("fetch", "destination")
     list_filter = (
         "status",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from django.db.models import Model
@@ -55,7 +56,8 @@ def compare(document: Document, *, create_missing: bool = False, lock: bool = Fa
     comparison.assets()
     comparison.instruments()
     SeriesComparison(stored, changes, names).compare(once("series_id", document.series, changes))
-    changes.faults = sorted(dict.fromkeys(changes.faults))
+    named = (replace(fault, where=document.columns.get(fault.where, fault.where)) for fault in changes.faults)
+    changes.faults = sorted(dict.fromkeys(named))
     return changes
 
 

@@ -136,3 +136,5 @@ class Document:
     destinations: Sequence[Entry] = ()
     series: Sequence[SeriesEntry] = ()
     faults: Sequence[Fault] = ()
+    #: what the file calls values, where that is not the name of the field
+    columns: Mapping[str, str] = field(default_factory=dict)

@@ -55,6 +55,9 @@ OPTIONAL: Final[dict[str, Callable[[str], Any]]] = {
 }
 COLUMNS: Final = (*REQUIRED, *OPTIONAL)
 
+# the columns that hold what other names stand for in the catalog
+_COLUMNS_OF: Final = {"source": "data_source"} | dict.fromkeys(("destination", "home", "routes"), "output_destinations")
+
 #: a series of all symbols of a market fills a cell far beyond the 128 KiB that Python accepts by itself
 MAX_CELL: Final = 16 << 20
 
@@ -88,7 +91,7 @@ def read_series_csv(content: bytes | str) -> Document:
             if wrong:
                 continue
         series.append(_entry(line, cells, faults))
-    return Document(series=series, faults=faults)
+    return Document(series=series, faults=faults, columns=_COLUMNS_OF)
 
 
 def write_series_csv(sources: Collection[str] = ()) -> str:

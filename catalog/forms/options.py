@@ -101,7 +101,7 @@ class OptionField:
             return forms.ChoiceField(choices=choices, widget=UnfoldAdminSelectWidget(), **common)
         if self.type is bool:
             return forms.BooleanField(widget=UnfoldBooleanSwitchWidget(), initial=self.default, **common)
-        placeholder = "" if self.default in _EMPTY else self._write(self.default)
+        placeholder = "" if self.default in _EMPTY else self._write(self.default, indent=None)
         if self.is_json:
             widget = UnfoldAdminExpandableTextareaWidget(attrs={"placeholder": placeholder, "spellcheck": "false"})
         else:
@@ -127,13 +127,15 @@ class OptionField:
             return next((text for text, choice in self.choices.items() if choice == value), str(value))
         return value if self.type is bool else self._write(value)
 
-    def _write(self, value: Any) -> str:
+    def _write(self, value: Any, indent: int | None = 2) -> str:
         """Return the text of a value; quoted as in JSON where plain text would be read as something else."""
         if self.is_json and isinstance(value, str) and str in self.members and _no_json(value):
             return value
         if not isinstance(value, str) or self.is_json:
-            indent = 2 if isinstance(value, dict | list) and value else None
-            return "" if value is None else json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+            if value is None:
+                return ""
+            lines = indent if isinstance(value, dict | list) and value else None
+            return json.dumps(value, ensure_ascii=False, indent=lines, default=str)
         plain = value and value.isprintable() and value == _scalar(value, self.members)
         return value if plain else json.dumps(value, ensure_ascii=False)
 
@@ -359,8 +361,8 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "none"
+    if value is None or value == "":
+        return "none" if value is None else "empty"
     if isinstance(value, bool):
         return "yes" if value else "no"
     plain = isinstance(value, str) and value.isprintable() and value == value.strip()

@@ -3,7 +3,6 @@
 import gzip
 import io
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC
@@ -113,14 +112,13 @@ def as_zip(text: str) -> bytes:
 
 
 def as_jsonl(text: str) -> bytes:
-    names, *lines = text.split()[0:1] + [line for line in text.splitlines()[1:]]
-    keys = text.splitlines()[0].split(",")
+    header, *lines = text.splitlines()
+    keys = header.split(",")
     rows = []
     for line in lines:
         values = line.split(",")
         numbers = ", ".join(f"{json.dumps(key)}: {value}" for key, value in zip(keys[1:], values[1:], strict=True))
         rows.append(f'{{"Date": "{values[0]}", {numbers}}}')
-    del names
     return "\n".join(rows).encode()
 
 
@@ -215,7 +213,7 @@ def test_paths_that_leave_the_root_are_refused(bench: Bench, path: str) -> None:
 
 def test_links_out_of_the_root_are_refused(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "secret.csv").write_text(CSV)
-    os.symlink(tmp_path / "secret.csv", bench.data / "AAPL.csv")
+    (bench.data / "AAPL.csv").symlink_to(tmp_path / "secret.csv")
     outcome = bench.run()
     assert "lies outside FILES_ROOT" in outcome.errors[0]
     assert bench.shelf.rows() == []

@@ -90,7 +90,8 @@ def test_query_prints_a_table_csv_json_and_parquet(stored: Path, tmp_path: Path)
     assert len(lines) == 3
     (row, *_) = [json.loads(line) for line in run("query", "AAPL", "--format", "json").splitlines()]
     assert row["close"] == "11"
-    run("query", "AAPL", "--format", "parquet", "--output", str(tmp_path / "out.parquet"), "--indicators", "sma(window=2)")
+    written = ("--format", "parquet", "--output", str(tmp_path / "out.parquet"))
+    run("query", "AAPL", *written, "--indicators", "sma(window=2)")
     table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
     assert table["sma_indicator(window=2)"].to_pylist() == [None, 11.5, 12.5, 13.5]
     with pytest.raises(CommandError, match="names no series"):

@@ -67,7 +67,7 @@ def test_faults_are_one_report(file: Path, dry_run: bool) -> None:
         f"{file}: 2 faults, nothing was imported\n"
         "  line 2, assets: asset 'GOOG' is unknown; accepted: asset_class:symbol, or the symbol of an asset that"
         " exists\n"
-        "  line 2, source: source 'fed' is unknown; have: eod, feed"
+        "  line 2, data_source: source 'fed' is unknown; have: eod, feed"
     )
 
 

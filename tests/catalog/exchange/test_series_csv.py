@@ -203,8 +203,8 @@ def test_missing_rows_are_made_on_request() -> None:
     assert faults(row) == [
         "line 2, assets: asset 'NEW' is unknown; accepted: asset_class:symbol, or the symbol of an asset that exists",
         "line 2, assets: asset 'index:NEW' is unknown; have: none of that symbol; missing ones are made on request",
-        "line 2, destination: destination 'bin' is unknown; have: db, more, trash",
-        "line 2, source: source 'paper' is unknown; have: eod, feed",
+        "line 2, data_source: source 'paper' is unknown; have: eod, feed",
+        "line 2, output_destinations: destination 'bin' is unknown; have: db, more, trash",
     ]
     load("one,paper,realtime,trades,NEW;AAPL,bin", "two,paper,realtime,trades,index:NEW,bin", create_missing=True)
     assert assets_of("one") == ["equity:AAPL", "index:NEW"]
@@ -221,9 +221,9 @@ def test_what_cannot_be_made_is_a_fault() -> None:
         "line 2, assets: asset 'NEW' is unknown; accepted: asset_class:symbol, or the symbol of an asset that exists",
         "line 2, assets: asset class 'idx' is unknown; have: bond, commodity, crypto, economic, equity, etf, fund,"
         " future, fx, index, option, other, rate, spread",
-        "line 2, destination: destination 'nowhere' is unknown; have: db, more, trash; one can be made where it has the"
-        " name of a kind",
-        "line 2, source: source 'notes' cannot be made: source 'notes': option 'path' is required",
+        "line 2, data_source: source 'notes' cannot be made: source 'notes': option 'path' is required",
+        "line 2, output_destinations: destination 'nowhere' is unknown; have: db, more, trash; one can be made where it"
+        " has the name of a kind",
     ]
 
 
@@ -234,8 +234,8 @@ def test_what_cannot_be_made_is_a_fault() -> None:
         ("series_id", "a b", "series_id: 'a b': Accepted: letters, digits"),
         ("series_id", "=cmd", "series_id: '=cmd': Accepted: letters, digits"),
         ("series_id", "x" * 101, f"series_id: '{'x' * 79}…: Accepted: letters"),
-        ("data_source", "eodd", "source: source 'eodd' is unknown; have: eod, feed"),
-        ("data_source", "", "source: source '' is unknown; have: eod, feed"),
+        ("data_source", "eodd", "data_source: source 'eodd' is unknown; have: eod, feed"),
+        ("data_source", "", "data_source: source '' is unknown; have: eod, feed"),
         ("extractor_type", "batch", "extractor_type: extractor type 'batch' is unknown; have: historical, realtime"),
         ("extractor_type", "", "extractor_type: extractor type '' is unknown; have: historical, realtime"),
         ("schema", "ohlcv-2d", "schema: schema 'ohlcv-2d' is unknown; have: indicators, "),
@@ -257,10 +257,10 @@ def test_what_cannot_be_made_is_a_fault() -> None:
         ("assets", "100%", "assets: '100%' has a '%' that begins no escape; accepted:"),
         ("assets", "%FF", "assets: '%FF' is not percent-encoded UTF-8; accepted:"),
         ("assets", "A" * 100_000, f"assets: asset '{'A' * 79}… is unknown"),
-        ("output_destinations", "dbb", "destination: destination 'dbb' is unknown; have: db, more, trash"),
-        ("output_destinations", "db;db", "routes: destination 'db' is named twice"),
-        ("output_destinations", "db*;more*", "routes: db, more are all home; accepted: one"),
-        ("output_destinations", "trash*", "home: kind 'bin' cannot be read back; accepted: database"),
+        ("output_destinations", "dbb", "output_destinations: destination 'dbb' is unknown; have: db, more, trash"),
+        ("output_destinations", "db;db", "output_destinations: destination 'db' is named twice"),
+        ("output_destinations", "db*;more*", "output_destinations: db, more are all home; accepted: one"),
+        ("output_destinations", "trash*", "output_destinations: kind 'bin' cannot be read back; accepted: database"),
         ("transforms", "smaa(window=2)", "transforms: transform 'smaa' is unknown"),
         ("transforms", "sma(window=2); sma(window=2)", "transforms: transform 'sma(window=2)' is given twice"),
         ("transforms", "__import__('os')", "transforms: "),
@@ -312,13 +312,13 @@ def test_every_fault_of_every_line_is_in_one_report() -> None:
     assert [fault.partition(":")[0] for fault in found] == [
         "line 2, active",
         "line 2, assets",
-        "line 2, destination",
+        "line 2, data_source",
         "line 2, end",
         "line 2, extractor_type",
         "line 2, options",
+        "line 2, output_destinations",
         "line 2, schedule",
         "line 2, schema",
-        "line 2, source",
         "line 2, start",
         "line 2, timezone",
         "line 2, transforms",

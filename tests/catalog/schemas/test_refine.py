@@ -3,6 +3,7 @@
 from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -180,7 +181,7 @@ def test_repeats_are_numbered_in_vendor_order_however_the_batches_are_cut(
     ordinals = Ordinals()
     found: dict[tuple[int, int], dict[int, int]] = {}
     edges = sorted({0, len(keys), *(cut for cut in cuts if cut < len(keys))})
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         part = trades([k[0] for k in keys[low:high]], [k[1] for k in keys[low:high]], list(range(low + 1, high + 1)))
         for row in refine(TRADES, part, FACTS, ordinals).accepted.to_pylist():
             nanoseconds = row["ts_event"].value
