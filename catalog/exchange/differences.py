@@ -135,11 +135,12 @@ class _Comparison:
             for symbol in instrument.symbols
         ]
         after = sorted((claim.interval for claim in claims), key=sort_key)
-        if before == after:
+        # one without symbols goes by the symbol of its asset
+        if before == after and row.pk is not None:
             self.changes.unchanged["instrument"] += 1
         else:
             symbols = [InstrumentSymbol(instrument=row, **interval._asdict()) for interval in after]
-            fields = [FieldChange("symbols", print_intervals(before), print_intervals(after))]
+            fields = [FieldChange("symbols", print_intervals(before), print_intervals(after))] if before != after else []
             change = InstrumentChange(row, instrument.line, row.pk is None, fields, symbols=symbols)
             self.changes.rows.append(change)
         return claims

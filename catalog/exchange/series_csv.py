@@ -73,7 +73,7 @@ def read_series_csv(content: bytes | str) -> Document:
     if isinstance(text, Fault):
         return Document(faults=(text,))
     faults: list[Fault] = []
-    rows = _rows(text, faults)
+    rows = read_rows(text, faults)
     line, header = next(rows, (1, []))
     if not _check_header(line, header, faults):
         return Document(faults=faults)
@@ -132,11 +132,11 @@ def write_series_csv(sources: Collection[str] = ()) -> str:
             print_options(options),
             "" if active else "false",
         )
-        lines.append(",".join(map(_cell, cells)))
+        lines.append(",".join(map(print_cell, cells)))
     return "\n".join(lines) + "\n"
 
 
-def _rows(text: str, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
+def read_rows(text: str, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
     """Yield each row with the line where it begins; quoted cells may span several."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -243,6 +243,7 @@ def _print_routes(routes: Sequence[tuple[bool, str, bool]]) -> str:
     return _SEPARATOR.join(names)
 
 
-def _cell(text: str) -> str:
+def print_cell(text: str) -> str:
+    """Return a text as a cell, in quotes where it needs them."""
     # Python's writer leaves a lone carriage return bare, which ends the line for every reader
     return text if _QUOTED.isdisjoint(text) else '"' + text.replace('"', '""') + '"'

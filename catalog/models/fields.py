@@ -8,11 +8,11 @@ from django.core.validators import RegexValidator
 
 #: Names that stand in keys, paths and environment variables: short, printable, no separators.
 name_validator: Final = RegexValidator(
-    re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z"),
+    re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z"),
     "Accepted: letters, digits, '.', '_' and '-', starting with a letter or digit, at most 100.",
 )
 env_prefix_validator: Final = RegexValidator(
-    re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z"), "Accepted: capital letters, digits and '_', starting with a letter."
+    re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z"), "Accepted: capital letters, digits and '_', starting with a letter."
 )
 
 

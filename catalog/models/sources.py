@@ -28,7 +28,7 @@ class DataSource(models.Model):
         max_length=64,
         blank=True,
         validators=[env_prefix_validator],
-        help_text="Secrets are read from <prefix>_<NAME>. Empty: the vendor's name in capitals.",
+        help_text="Secrets are read from PREFIX_NAME. Empty: the vendor's name in capitals.",
     )
     settled_after = models.DurationField(
         default=timedelta(0),

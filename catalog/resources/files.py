@@ -23,8 +23,8 @@ from import_export.formats.base_formats import YAML
 from catalog.errors import ConfigError
 from catalog.exchange.content import decode
 from catalog.exchange.entries import Fault
-from catalog.exchange.series_csv import _cell as print_cell
-from catalog.exchange.series_csv import _rows as read_rows
+from catalog.exchange.series_csv import print_cell
+from catalog.exchange.series_csv import read_rows
 from catalog.exchange.values import shown
 from catalog.exchange.values import text_fault
 from catalog.exchange.yaml_nodes import Listing

@@ -429,9 +429,10 @@ from flows.sinks.base import Target
 from flows.sinks.file import FileSink
 from tests.flows.sinks.rows import IDS, MINUTES, minutes
 sink = FileSink({"format": sys.argv[2]}, Target("files", IDS, Path(sys.argv[1])))
-print("ready", flush=True)
 for number in count(1):
     sink.write(MINUTES, minutes([number] * 50, fetch=number))
+    if number == 3:
+        print("ready", flush=True)
 """
 
 
@@ -442,7 +443,7 @@ def test_a_writer_killed_in_full_flight_leaves_whole_files(root: Path, options: 
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        time.sleep(0.5)
+        time.sleep(0.3)
         process.kill()
     opened = sink(root, options)
     (newest, *_) = sorted(either(opened), reverse=True)
