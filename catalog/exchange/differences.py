@@ -140,7 +140,9 @@ class _Comparison:
             self.changes.unchanged["instrument"] += 1
         else:
             symbols = [InstrumentSymbol(instrument=row, **interval._asdict()) for interval in after]
-            fields = [FieldChange("symbols", print_intervals(before), print_intervals(after))] if before != after else []
+            fields = (
+                [FieldChange("symbols", print_intervals(before), print_intervals(after))] if before != after else []
+            )
             change = InstrumentChange(row, instrument.line, row.pk is None, fields, symbols=symbols)
             self.changes.rows.append(change)
         return claims

@@ -54,10 +54,9 @@ def parse_moment(text: str, owner: str) -> datetime:
     accepted = "accepted: 2024-01-02 or 2024-01-02T09:30-05:00"
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{owner} {text!r} is no ISO 8601 time; {accepted}") from None
-    if moment.tzinfo is None:
-        if len(text) > 10:
+        if moment.tzinfo is None and len(text) > 10:
             raise ConfigError(f"{owner} {text!r} has no zone; {accepted}")
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        # the year 1 in a zone ahead of UTC lies before the calendar
+        raise ConfigError(f"{owner} {text!r} is no ISO 8601 time; {accepted}") from None

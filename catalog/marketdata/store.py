@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from django.conf import settings
 from django.db import connections
 from django.db import transaction
+from django.db.models import TextField
 
 from catalog.marketdata import columns as database
 from catalog.marketdata.columns import INSTRUMENT_ID
@@ -92,7 +93,7 @@ class Store:
         """
         wanted = [name for name in schema.arrow.names if not columns or name in columns or name in schema.key]
         types = database.fields(schema, wanted, exact=exact)
-        ordering = f" ORDER BY {', '.join(_key(schema))}" if order else ""
+        ordering = f" ORDER BY {', '.join(self._ordering(schema))}" if order else ""
         parts = []
         for window in self._windows(schema, (start, end)):
             where, params = self._where(schema, sorted(instruments), window)
@@ -306,6 +307,14 @@ class Store:
         listed = ", ".join(str(int(number)) for number in ids) or "NULL"
         where = f"{alias}instrument_id IN ({listed}) AND {time} >= %s AND {time} < %s"
         return where, [self._moment(bound) for bound in window]
+
+    def _ordering(self, schema: Schema) -> list[str]:
+        # by bytes, whatever the language of the database
+        collation = ' COLLATE "C"' if self._is_postgresql else ""
+        return [
+            f"{_quoted(field.name)}{collation if isinstance(field, TextField) else ''}"
+            for field in MODELS[schema.name]._meta.pk_fields
+        ]
 
     def _moment(self, moment: datetime) -> Any:
         return moment if self._is_postgresql else str(moment.astimezone(UTC).replace(tzinfo=None))

@@ -382,6 +382,15 @@ def test_symbols_of_a_source_do_not_overlap() -> None:
     assert compare(read_catalog(write_catalog())).rows == []
 
 
+def test_instrument_without_symbols_is_made_once() -> None:
+    load(BASE)
+    text = "version: 1\nassets:\n- {asset_class: equity, symbol: AAPL, instruments: {eod: []}}"
+    assert [str(change) for change in compare(read_catalog(text)).rows] == ["+ instrument eod:equity:AAPL (line 3)"]
+    load(text)
+    assert Instrument.objects.count() == 1
+    assert compare(read_catalog(text)).rows == []
+
+
 def test_instrument_keeps_its_id_when_its_symbols_change() -> None:
     load(CANONICAL)
     before = Instrument.objects.get(source__name="eod").pk
