@@ -259,7 +259,7 @@ class Store:
             self._insert(stage, rows)
             if self._is_postgresql:
                 # autovacuum never sees a temporary table, and without statistics the join is planned for ten rows
-                cursor.execute(f"ANALYZE {stage}")
+                cursor.execute(f"ANALYZE {stage} ({INSTRUMENT_ID}, {_quoted(schema.time)})")
         return stage
 
     def _fetch(self, schema: Schema, types: Mapping[str, pa.DataType], where: str, params: list[Any]) -> pa.Table:

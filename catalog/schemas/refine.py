@@ -71,7 +71,8 @@ class Ordinals:
     orders its rows; two keys that share a hash would only number a first row 1 instead of 0.
     """
 
-    blocks: list[tuple[int, int, np.ndarray, np.ndarray]] = field(default_factory=list)
+    #: for each batch: first and last time, its hashes, and those that came more than once with their counts
+    blocks: list[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def number(self, hashes: np.ndarray, time: np.ndarray) -> np.ndarray:
         """Return for each row how many rows of this fetch had its key before."""
@@ -84,14 +85,23 @@ class Ordinals:
         unique = ordered[starts]
         before = np.zeros(len(unique), np.int64)
         low, high = int(time.min()), int(time.max())
-        for block_low, block_high, block_hashes, block_counts in self.blocks:
+        for block_low, block_high, block_hashes, repeated, times in self.blocks:
             if block_low <= high and low <= block_high:
-                at = np.minimum(np.searchsorted(block_hashes, unique), len(block_hashes) - 1)
-                before += np.where(block_hashes[at] == unique, block_counts[at], 0)
+                before += _found(block_hashes, unique)
+                if len(repeated):
+                    at = np.minimum(np.searchsorted(repeated, unique), len(repeated) - 1)
+                    before += np.where(repeated[at] == unique, times[at] - 1, 0)
         ordinals = np.empty(len(hashes), np.int32)
         ordinals[order] = np.arange(len(ordered)) - np.repeat(starts - before, counts)
-        self.blocks.append((low, high, unique, counts))
+        several = counts > 1
+        self.blocks.append((low, high, unique, unique[several], counts[several]))
         return ordinals
+
+
+def _found(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return 1 for each wanted hash that is among the ordered ones, else 0."""
+    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    return np.asarray(ordered[at] == wanted).astype(np.int64)
 
 
 def refine(schema: Schema, table: pa.Table, facts: Facts, ordinals: Ordinals) -> Refined:
