@@ -41,6 +41,8 @@ _MAX_LOCKS: Final = 64
 # a statement locks each chunk and its index; the server has 6,400 entries by default, for everybody
 _MAX_CHUNKS: Final = 200
 
+_FETCH_ROWS: Final = 1000
+
 _Window = tuple[datetime, datetime]
 
 
@@ -269,7 +271,11 @@ class Store:
                 # as text: Django's converter would make a datetime of each time
                 names = _listed(types).replace(_quoted(schema.time), f"CAST({_quoted(schema.time)} AS text)", 1)
                 cursor.execute(f"SELECT {names} FROM {_table(schema)} WHERE {where}", params)
-                return database.from_tuples(cursor.fetchall(), types)
+                parts = [database.from_tuples([], types)]
+                # few at a time: Python's garbage collector looks again and again at what is not yet converted
+                while rows := cursor.fetchmany(_FETCH_ROWS):
+                    parts.append(database.from_tuples(rows, types))
+                return pa.concat_tables(parts)
             query = f"SELECT {_listed(types)} FROM {_table(schema)} WHERE {where}"
             content = bytearray()
             with cursor.cursor.copy(f"COPY ({query}) TO STDOUT WITH (FORMAT CSV)", params) as copy:

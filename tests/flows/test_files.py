@@ -69,13 +69,20 @@ class Bench:
         self.ledger = MemoryLedger()
         self.shelf = Shelf()
 
-    def run(self, symbols: tuple[str, ...] = ("AAPL",), schema: str = "ohlcv-1d", **options: Any) -> Outcome:
+    def run(
+        self,
+        wanted: tuple[str, ...] = ("AAPL",),
+        schema: str = "ohlcv-1d",
+        *,
+        asset_class: str = "equity",
+        **options: Any,
+    ) -> Outcome:
         source = SourceFacts(1, "prices", "files", {"path": "*"} | options)
         instruments = tuple(
-            InstrumentFacts(number, InstrumentName("prices", "equity", symbol), (SymbolInterval(symbol),))
-            for number, symbol in enumerate(symbols, start=1)
+            InstrumentFacts(number, InstrumentName("prices", asset_class, symbol), (SymbolInterval(symbol),))
+            for number, symbol in enumerate(wanted, start=1)
         )
-        route = RouteFacts(1, "shelf", "shelf", {}, (Rule(frozenset(range(1, len(symbols) + 1))),))
+        route = RouteFacts(1, "shelf", "shelf", {}, (Rule(frozenset(range(1, len(wanted) + 1))),))
         job = Job(source, schema, instruments, (route,))
         extractor = registry.extractor("files")(source, Context((self.data,)))
         landing = Landing(self.folder / "landing")
@@ -341,6 +348,62 @@ def test_symbols_nobody_asked_for_are_filtered_or_kept(bench: Bench) -> None:
     kept = Bench(bench.folder)
     kept.run(symbol_column="ticker", unknown_symbols="quarantine")
     assert kept.ledger.made[0].tally.quarantined == 1
+
+
+def trades_dbn(records: int) -> tuple[bytes, bytes]:
+    """Return a DBN header and records of trades, one a second from 2024-01-02 on."""
+    import databento_dbn as dbn
+    import numpy as np
+
+    start = 1_704_153_600_000_000_000
+    rows = np.zeros(records, np.dtype(dbn.TradeMsg._dtypes))
+    rows["length"] = rows.dtype.itemsize // 4
+    rows["publisher_id"], rows["instrument_id"] = 1, 7
+    rows["ts_event"] = start + np.arange(records) * 1_000_000_000
+    rows["ts_recv"] = 2**64 - 1
+    rows["price"], rows["size"] = -37_630_000_000, 5
+    rows["action"], rows["side"], rows["sequence"] = b"T", b"A", np.arange(records)
+    header = dbn.Metadata(
+        dataset="GLBX.MDP3", schema=dbn.Schema.TRADES, start=start, stype_in=None, symbols=[], mappings=[],
+        stype_out=dbn.SType.INSTRUMENT_ID, partial=[], not_found=[],
+    )  # fmt: skip
+    return header.encode(), rows.tobytes()
+
+
+def test_dbn_without_mappings_takes_its_symbols_from_the_options(bench: Bench) -> None:
+    (bench.data / "x.dbn").write_bytes(b"".join(trades_dbn(3)))
+    outcome = bench.run(("CLF0",), "trades", asset_class="future", symbols={"7": "CLF0"})
+    assert outcome.errors == []
+    rows = bench.shelf.rows()
+    # nothing is lost below zero, and an undefined time is no time
+    assert [(row["price"], row["ts_recv"], row["sequence"]) for row in rows] == [
+        (Decimal("-37.63"), None, number) for number in range(3)
+    ]
+    assert rows[0]["venue"] == "GLBX"
+
+
+def test_dbn_fragment_is_read_where_the_options_name_schema_and_version(bench: Bench) -> None:
+    _, records = trades_dbn(3)
+    (bench.data / "x.dbn.frag.zst").write_bytes(zstandard.compress(records))
+    assert "needs option dbn_schema" in bench.run(("7",), "trades").errors[0]
+    (bench.data / "y.dbn.frag.zst").write_bytes(zstandard.compress(records))
+    assert bench.run(("7",), "trades", asset_class="future", path="y*", dbn_schema="trades", dbn_version=3).errors == []
+    assert len(bench.shelf.rows()) == 3
+
+
+@pytest.mark.parametrize("cut", [5, 60, -10])
+def test_cut_dbn_is_unparsable_and_stays_landed(bench: Bench, cut: int) -> None:
+    whole = b"".join(trades_dbn(10))
+    (bench.data / "x.dbn").write_bytes(whole[:cut])
+    outcome = bench.run(("7",), "trades")
+    assert "cut short" in outcome.errors[0]
+    assert list(bench.ledger.pages.values()) == [outcome.errors[0].partition(": ")[2]]
+
+
+def test_dbn_of_another_schema_is_said(bench: Bench) -> None:
+    (bench.data / "x.dbn").write_bytes(b"".join(trades_dbn(1)))
+    outcome = bench.run(("7",), "ohlcv-1d")
+    assert "x.dbn holds trades; schema 'ohlcv-1d' can be made of: ohlcv-1d" in outcome.errors[0]
 
 
 cell = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=12)

@@ -1,5 +1,6 @@
 """The Prefect flows, on a real (temporary) Prefect server."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,3 +95,28 @@ def test_orchestrator_runs_every_active_group_and_says_which_failed(data: Path) 
     (data / "two/IBM.csv").write_text("")
     with pytest.raises(RuntimeError, match="failed: two"):
         orchestrator(again=True)
+
+
+def test_flow_tries_again_what_may_work_next_time(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    series("a", ["AAPL"])
+    daily_csv(data / "AAPL.csv", days(4))
+    usage = shutil.disk_usage
+    calls: list[int] = []
+
+    def full_at_first(path: Path) -> object:
+        calls.append(1)
+        return usage(path) if len(calls) > 1 else usage(path)._replace(free=0)
+
+    monkeypatch.setattr("flows.landing.shutil.disk_usage", full_at_first)
+    assert historical("prices")["new"] == 4
+    with get_client(sync_client=True) as client:
+        runs = [task for task in client.read_task_runs() if task.name.startswith("extract")]
+    assert max(task.run_count for task in runs) == 2
+
+
+def test_flow_does_not_try_again_what_fails_again(data: Path) -> None:
+    series("a", ["AAPL"])
+    (data / "AAPL.csv").write_bytes(b"")
+    with pytest.raises(RuntimeError, match=r"AAPL\.csv is empty"):
+        historical("prices")
+    assert Run.objects.get().error == "AAPL.csv is empty"

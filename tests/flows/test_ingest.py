@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -289,3 +291,40 @@ def test_pages_are_pruned_when_old_and_delivered_and_only_then(database: str, da
     Route.objects.create(series=made, destination=destination("files", "file", path="out"))
     assert ingest(EVERYTHING)["prices"] == Outcome(skipped=1)
     assert replay(EVERYTHING)["prices"].tallies == {}
+
+
+TWO = """
+import sys
+import django
+django.setup()
+from flows.ingest import ingest
+from flows.plan import Selection
+(outcome,) = ingest(Selection()).values()
+print(outcome.fetches, outcome.skipped, sum(tally.new for tally in outcome.tallies.values()), outcome.errors)
+"""
+
+
+def test_two_ingests_of_one_window_at_once_are_one(
+    database: str, data: Path, database_url: str, tmp_path: Path
+) -> None:
+    series("aapl", ["AAPL"])
+    rows = [(f"{year}-{month:02d}-{day:02d}", 10) for year in range(1990, 2020) for month in range(1, 13)
+            for day in range(1, 29)]  # fmt: skip
+    daily_csv(data / "AAPL.csv", rows)
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "dataflow_site.settings", "DATAFLOW_ENV_FILE": os.devnull, "SECRET_KEY": "two",
+        "DATABASE_URL": database_url, "LANDING_URL": settings.LANDING_URL, "FILES_ROOT": str(data),
+    }  # fmt: skip
+    children = [
+        subprocess.Popen([sys.executable, "-c", TWO], cwd=Path(__file__).parents[2], env=environment,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]  # fmt: skip
+    printed = []
+    for child in children:
+        out, error = child.communicate(timeout=60)
+        assert child.returncode == 0, error
+        printed.append(out.strip())
+    assert sorted(printed) == ["0 1 0 []", "0 1 0 []", f"1 0 {len(rows)} []"]
+    assert Fetch.objects.count() == 1
+    assert read("AAPL").num_rows == len(rows)
