@@ -67,11 +67,22 @@ def _split(text: str, names: tuple[str, ...]) -> list[str]:
     shape = ":".join(names)
     if len(parts) != len(names):
         raise ConfigError(f"key {text!r} has {len(parts)} parts; accepted: {shape}")
+    decoded = [_decode(part) for part in parts]
     wrong = [
         f"key {text!r}: {name} {part!r} is not percent-encoded text; accepted: {shape}"
-        for name, part in zip(names, parts, strict=True)
-        if not _ENCODED.fullmatch(part)
+        for name, part, plain in zip(names, parts, decoded, strict=True)
+        if plain is None
     ]
     if wrong:
         raise ConfigError(*wrong)
-    return [unquote(part, errors="strict") for part in parts]
+    return [plain for plain in decoded if plain is not None]
+
+
+def _decode(part: str) -> str | None:
+    """Return the text a part encodes; None where it encodes none."""
+    if not _ENCODED.fullmatch(part):
+        return None
+    try:
+        return unquote(part, errors="strict")
+    except UnicodeDecodeError:
+        return None

@@ -199,6 +199,9 @@ def sink(shard: Shard, destination: str, record: int, refined_rows: int) -> Outc
             if mine:
                 batches = refined.read(kit.landing.folder(fetch.source, fetch.id))
                 outcome.add(deliver(fetch, shard.job, mine, kit, batches))
+    if outcome.transient:
+        # what was delivered stays so; the task's retry goes on from the cursors
+        raise TransientError("\n".join(outcome.errors))
     return outcome
 
 

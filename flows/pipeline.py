@@ -191,6 +191,8 @@ class Outcome:
     skipped: int = 0
     tallies: dict[str, Tally] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    #: whether some of the errors may not come again
+    transient: bool = False
 
     def add(self, other: "Outcome") -> None:
         """Add another outcome to this one."""
@@ -199,6 +201,7 @@ class Outcome:
         for name, tally in other.tallies.items():
             self.tallies[name] = self.tallies.get(name, Tally()) + tally
         self.errors += other.errors
+        self.transient |= other.transient
 
 
 def run(job: Job, workshop: Workshop) -> Outcome:
@@ -418,6 +421,7 @@ def deliver(
         reason = f"{type(error).__name__}: {error}"
         workshop.ledger.finish(writer.delivery, reason, sum(parsed[writer.delivery.cursor :]))
         outcome.errors.append(f"destination {writer.route.destination!r}: {reason}")
+        outcome.transient |= isinstance(error, TransientError)
     return outcome
 
 

@@ -8,9 +8,10 @@ No write deletes.
 
 import zlib
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -21,10 +22,13 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 from django.conf import settings
+from django.db import InterfaceError
+from django.db import OperationalError
 from django.db import connections
 from django.db import transaction
 from django.db.models import TextField
 
+from catalog.errors import TransientError
 from catalog.marketdata import columns as database
 from catalog.marketdata.columns import INSTRUMENT_ID
 from catalog.marketdata.columns import MICROSECONDS
@@ -57,9 +61,17 @@ class Store:
         """Django's connection of this thread."""
         return connections[self.alias]
 
-    def atomic(self) -> AbstractContextManager[Any]:
-        """A transaction; data and ledger rows written inside become durable together."""
-        return transaction.atomic(using=self.alias)
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
+        """A transaction; data and ledger rows written inside become durable together.
+
+        Raises TransientError for what may not come again: a lost connection, a deadlock, a full disk.
+        """
+        try:
+            with transaction.atomic(using=self.alias):
+                yield
+        except (OperationalError, InterfaceError) as error:
+            raise TransientError(f"database {self.alias!r}: {error}") from error
 
     def write(self, schema: Schema, table: pa.Table, ids: Mapping[str, int], *, replace: bool = True) -> Counts:
         """Upsert the rows of a refined table (sorted, no key twice); `ids` maps instrument texts to ids.
