@@ -19,6 +19,7 @@ from catalog.keys import InstrumentName
 from catalog.keys import Key
 from catalog.models import Instrument
 from catalog.models import Route
+from catalog.models import TimeSeries
 from catalog.schemas import Schema
 from catalog.schemas import schema as schema_called
 from flows import registry
@@ -128,20 +129,26 @@ def _find(name: str, schema: str | None) -> Home:
         instruments = _named(instruments, InstrumentName.parse(name))
     else:
         instruments = instruments.filter(asset__symbol=name)
-    routes = Route.objects.filter(
-        active=True, series__assets__instruments__in=instruments, destination__kind__in=_readable_kinds()
-    ).select_related("destination", "series__source")
+    known = {(instrument.source_id, instrument.asset_id): instrument for instrument in instruments}
+    # by plain numbers, one step after another: joined into one query, a large catalog makes it slow
+    assets: dict[int, list[int]] = {}
+    through = TimeSeries.assets.through.objects.filter(asset__in={asset for _, asset in known})
+    for series, asset in through.values_list("timeseries_id", "asset_id"):
+        assets.setdefault(series, []).append(asset)
+    routes = Route.objects.filter(series__in=assets, active=True, destination__kind__in=_readable_kinds())
     if asked and asked != "indicators":
         schema_called(asked)
         routes = routes.filter(series__schema=asked)
     candidates: dict[Key, Home] = {}
-    for route in routes.order_by("-home", "pk"):
-        for instrument in instruments.filter(source=route.series.source, asset__series=route.series).distinct():
+    for route in routes.select_related("destination", "series").order_by("-home", "pk"):
+        for asset in assets[route.series_id]:
+            instrument = known.get((route.series.source_id, asset))
+            if instrument is None:
+                continue
             found = asked or route.series.schema
             destination = route.destination
-            home = Home(
-                instrument, schema_called(found), destination.name, destination.kind, tuple(destination.options.items())
-            )
+            options = tuple(destination.options.items())
+            home = Home(instrument, schema_called(found), destination.name, destination.kind, options)
             candidates.setdefault(Key(instrument.key, found), home)
     if len(candidates) == 1:
         return next(iter(candidates.values()))

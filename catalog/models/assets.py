@@ -14,7 +14,7 @@ from catalog.models.fields import validate_symbol
 class Asset(models.Model):
     """What is traded. `symbol` is a permanent slug, unique in its asset class."""
 
-    symbol = models.CharField(max_length=100, validators=[validate_symbol])
+    symbol = models.CharField(max_length=100, db_index=True, validators=[validate_symbol])
     asset_class = models.CharField(max_length=30)
     name = models.CharField(max_length=200, blank=True)
     mic = models.CharField("MIC", max_length=4, blank=True, help_text="ISO 10383 code of the primary venue.")
