@@ -10,6 +10,7 @@ parsed = new + updated + unchanged + duplicate + superseded + filtered + quarant
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
@@ -68,6 +69,8 @@ log = logging.getLogger(__name__)
 BATCH_ROWS: Final = 250_000
 #: chunks of a hypertable one batch may touch: each takes about ten of the server's 6,400 lock entries
 MAX_CHUNKS: Final = 100
+# batches refined before they are asked for
+_AHEAD: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -588,13 +591,18 @@ def _span(schema: Schema, table: pa.Table) -> tuple[int, int]:
 
 
 def _ahead(batches: Iterator[RefinedBatch]) -> Generator[RefinedBatch, None, None]:
-    """Refine the next batch in a thread while this one is written (decoding and COPY overlap)."""
+    """Refine the next batches in a thread while this one is written (decoding and writing overlap).
+
+    Two batches ahead, or more of small ones: a destination that collects them would else be waited for.
+    """
     end: Final = object()
     with ThreadPoolExecutor(1, thread_name_prefix="refine") as pool:
-        upcoming = pool.submit(next, batches, end)
-        while (batch := upcoming.result()) is not end:
-            upcoming = pool.submit(next, batches, end)
-            yield batch  # type: ignore[misc]  # `end` was compared away
+        upcoming = deque([pool.submit(next, batches, end)])
+        while (batch := upcoming.popleft().result()) is not end:
+            depth = 2 * BATCH_ROWS // max(batch.parsed, 1)  # type: ignore[attr-defined]  # `end` was compared away
+            while len(upcoming) < min(max(depth, 1), _AHEAD):
+                upcoming.append(pool.submit(next, batches, end))
+            yield batch  # type: ignore[misc]
 
 
 def positive(instruments: Iterable[InstrumentFacts]) -> frozenset[str]:
