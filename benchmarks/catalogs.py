@@ -84,6 +84,15 @@ def write_trades(path: Path, rows: int, symbols: Sequence[str], days: int) -> No
             writer.write(records[offset : offset + 250_000].tobytes())
 
 
+def join_files(folder: Path, target: Path) -> None:
+    """Write one CSV of a folder's files, with the symbol of each as a first column."""
+    with target.open("w") as joined:
+        joined.write("symbol,ts_event,open,high,low,close,volume\n")
+        for path in sorted(folder.glob("*.csv")):
+            _, *lines = path.read_text().splitlines()
+            joined.writelines(f"{path.stem},{line}\n" for line in lines)
+
+
 def write_minutes(folder: Path, symbols: Sequence[str], rows: int) -> None:
     """Write one CSV of minute bars for each symbol, `rows` in all."""
     import pyarrow as pa
