@@ -132,10 +132,17 @@ def _store(
             rows = _rows(transformer.transform(bars), indicators, name, since, pending.through)
             counts = sink.write(_INDICATORS, rows)
             written = Tally(rows.num_rows, counts.new, counts.updated, counts.unchanged, 0, counts.superseded)
-        for cursor in pending.cursors:
-            cursor.fetch_id = pending.through
-            cursor.save()
+        if sink.shares_ledger:
+            _move(pending)
+    if not sink.shares_ledger:
+        _move(pending)
     return written
+
+
+def _move(pending: _Pending) -> None:
+    for cursor in pending.cursors:
+        cursor.fetch_id = pending.through
+        cursor.save()
 
 
 def _rows(values: pa.Table, indicators: list[Indicator], name: str, since: datetime, fetch_id: int) -> pa.Table:

@@ -523,6 +523,9 @@ class _Writer:
             )
             if tally.settled != tally.parsed:
                 raise AssertionError(f"{self.route.destination}: {tally} does not add up")
+            if self.sink.shares_ledger:
+                self.workshop.ledger.advance(self.delivery, self.cursor, tally)
+        if not self.sink.shares_ledger:
             self.workshop.ledger.advance(self.delivery, self.cursor, tally)
         self.total += tally
         self.delivery = replace(self.delivery, cursor=self.cursor)

@@ -22,6 +22,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS
 from django.db import InterfaceError
 from django.db import OperationalError
 from django.db import connections
@@ -60,6 +61,11 @@ class Store:
     def connection(self) -> Any:
         """Django's connection of this thread."""
         return connections[self.alias]
+
+    @property
+    def holds_catalog(self) -> bool:
+        """Whether the catalog and the ledger are in the same database, and so in the same transactions."""
+        return self.alias == DEFAULT_DB_ALIAS
 
     @contextmanager
     def atomic(self) -> Iterator[None]:

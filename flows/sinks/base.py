@@ -64,8 +64,13 @@ class Sink(ABC):
     ) -> None:
         return None
 
+    @property
+    def shares_ledger(self) -> bool:
+        """Whether the ledger's row is written in the same transaction; else the rows go first, the ledger after."""
+        return False
+
     def unit(self) -> AbstractContextManager[Any]:
-        """What is written inside, the ledger's row included where the store is shared, is durable at its end."""
+        """What is written inside is durable at its end, the ledger's row with it where the store is shared."""
         return nullcontext()
 
     @abstractmethod

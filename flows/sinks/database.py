@@ -30,6 +30,10 @@ class DatabaseSink(ReadableSink):
 
         return Store()
 
+    @property
+    def shares_ledger(self) -> bool:
+        return self.store.holds_catalog
+
     def unit(self) -> AbstractContextManager[Any]:
         return self.store.atomic()
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import OperationalError
 from django.db import connection
+from django.db import connections
 from django.db.models import F
 
 from catalog.models import DataSource
@@ -328,3 +330,30 @@ def test_two_ingests_of_one_window_at_once_are_one(
     assert sorted(printed) == ["0 1 0 []", "0 1 0 []", f"1 0 {len(rows)} []"]
     assert Fetch.objects.count() == 1
     assert read("AAPL").num_rows == len(rows)
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "timescale"])
+def test_rows_in_a_database_of_their_own_are_durable_before_the_ledger_says_so(
+    market_database: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series("aapl", ["AAPL"], transforms="sma(window=2) | store")
+    daily_csv(data / "AAPL.csv", days(4))
+    market = connections[market_database]
+    market.ensure_connection()
+
+    def lost() -> None:
+        market.connection.rollback()
+        raise OperationalError("the connection is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(market, "_commit", lost)
+        outcome = ingest(EVERYTHING)["prices"]
+    assert "the connection is lost" in outcome.errors[0]
+    failed = Delivery.objects.get()
+    assert (failed.status, failed.cursor, failed.pending) == ("failed", 0, 4)
+    assert ingest(EVERYTHING)["prices"].tallies["db"].new == 4
+    assert closes() == [11, 12, 13, 14]
+    assert read("prices:equity:AAPL", "indicators").num_rows == 3
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM marketdata_ohlcv_1d")
+        assert cursor.fetchone() == (0,)
