@@ -32,11 +32,11 @@ from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import RouteFacts
 from flows.job import StoredChain
-from flows.pipeline import Outcome
-from flows.pipeline import Tally
 from flows.query import refuse_several_venues
 from flows.query import warm_start
 from flows.sinks.base import ReadableSink
+from flows.work import Outcome
+from flows.work import Tally
 from flows.workshops import open_sink
 from transforms.base import BaseTransformer
 

@@ -37,15 +37,15 @@ from flows.derive import store_indicators
 from flows.job import Job
 from flows.ledger import CatalogLedger
 from flows.ledger import recorded
-from flows.pipeline import FetchRef
-from flows.pipeline import Outcome
-from flows.pipeline import Tally
-from flows.pipeline import Workshop
 from flows.pipeline import deliver
 from flows.pipeline import extract_missing
 from flows.pipeline import refine
 from flows.plan import Selection
 from flows.plan import plan
+from flows.work import FetchRef
+from flows.work import Outcome
+from flows.work import Tally
+from flows.work import Workshop
 from flows.workshops import workshop
 
 _RETRIES: Final = 4

@@ -11,11 +11,11 @@ from flows.derive import store_indicators
 from flows.job import Job
 from flows.ledger import CatalogLedger
 from flows.ledger import recorded
-from flows.pipeline import Outcome
 from flows.pipeline import catch_up
 from flows.pipeline import run
 from flows.plan import Selection
 from flows.plan import plan
+from flows.work import Outcome
 from flows.workshops import workshop
 
 log = logging.getLogger(__name__)

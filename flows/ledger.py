@@ -27,9 +27,9 @@ from catalog.models import Run
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
-from flows.pipeline import DeliveryRef
-from flows.pipeline import FetchRef
-from flows.pipeline import Tally
+from flows.work import DeliveryRef
+from flows.work import FetchRef
+from flows.work import Tally
 
 #: rejected rows kept as rows for each fetch; the rest are counted, and their page stays landed
 MAX_QUARANTINED: Final = 10_000

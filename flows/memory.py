@@ -12,9 +12,9 @@ import pyarrow as pa
 from catalog.errors import TransientError
 from flows.job import Job
 from flows.job import Request
-from flows.pipeline import DeliveryRef
-from flows.pipeline import FetchRef
-from flows.pipeline import Tally
+from flows.work import DeliveryRef
+from flows.work import FetchRef
+from flows.work import Tally
 
 
 @dataclass(slots=True)

@@ -15,27 +15,21 @@ from collections.abc import Callable
 from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextlib import closing
-from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
-from itertools import pairwise
 from typing import Any
 from typing import Final
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catalog import conditions
 from catalog.asset_classes import ASSET_CLASSES
 from catalog.errors import ConfigError
 from catalog.errors import DataflowError
@@ -45,23 +39,24 @@ from catalog.keys import InstrumentName
 from catalog.schemas import INSTRUMENT
 from catalog.schemas import Schema
 from catalog.schemas import schema as schema_called
-from catalog.schemas.base import Counts
 from catalog.schemas.refine import REJECTED
 from catalog.schemas.refine import Facts
 from catalog.schemas.refine import Ordinals
 from catalog.schemas.refine import refine as refine_rows
-from flows.extractors.base import BaseHistoricalExtractor
+from flows.delivery import Writer
 from flows.extractors.base import Batch
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
-from flows.job import RouteFacts
 from flows.job import SymbolInterval
 from flows.landing import LandedPage
-from flows.landing import Landing
-from flows.sinks.base import Sink
 from flows.symbols import Symbols
-from flows.symbols import nanoseconds
+from flows.work import DeliveryRef
+from flows.work import FetchRef
+from flows.work import Outcome
+from flows.work import RefinedBatch
+from flows.work import Tally
+from flows.work import Workshop
 
 log = logging.getLogger(__name__)
 
@@ -71,140 +66,6 @@ BATCH_ROWS: Final = 250_000
 MAX_CHUNKS: Final = 100
 # batches refined before they are asked for
 _AHEAD: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class FetchRef:
-    """A fetch in the ledger."""
-
-    id: int
-    source: str
-    schema: str
-    fetched_at: datetime
-    complete: bool = False
-    parts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryRef:
-    """A delivery in the ledger: a fetch going to a destination. `cursor` counts refined batches done."""
-
-    id: int
-    fetch: FetchRef
-    destination: str
-    schema: str
-    cursor: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """The account of some batches on one route, in rows."""
-
-    parsed: int = 0
-    new: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    duplicate: int = 0
-    superseded: int = 0
-    filtered: int = 0
-    quarantined: int = 0
-    rounded: int = 0
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(getattr(self, name) + getattr(other, name) for name in Tally.__slots__))
-
-    @property
-    def settled(self) -> int:
-        """Rows with an end; what `parsed` exceeds it by is pending."""
-        return (
-            self.new + self.updated + self.unchanged + self.duplicate
-            + self.superseded + self.filtered + self.quarantined
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class RefinedBatch:
-    """One step of a fetch's refined stream."""
-
-    number: int
-    schema: Schema
-    accepted: pa.Table
-    rejected: pa.Table
-    part: int
-    parsed: int = 0
-    duplicates: int = 0
-    filtered: int = 0
-    rounded: int = 0
-    #: why the rest of the page cannot be parsed; empty where it can
-    unparsable: str = ""
-
-
-class Ledger(Protocol):
-    """What the pipeline needs of a ledger; the catalog's tables, or memory in a bare shell."""
-
-    def missing(self, request: Request) -> Request | None:
-        """Return the part of a request that no complete fetch covers; None if all is covered."""
-
-    def open_fetch(self, request: Request) -> FetchRef:
-        """Return the unfinished fetch of the same request, or begin one."""
-
-    def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
-        """Mark a fetch complete: every page the vendor announced has landed."""
-
-    def failed(self, fetch: FetchRef, error: str) -> None:
-        """Note why a fetch stays incomplete."""
-
-    def deliveries(self, job: Job, fetch: FetchRef | None = None) -> list[DeliveryRef]:
-        """Return the unfinished deliveries of the job's routes, for one fetch or for all, made where missing."""
-
-    def quarantine(self, fetch: FetchRef, part: int, rejected: pa.Table) -> None:
-        """Keep rejected rows; keeping them again changes nothing."""
-
-    def unparsable(self, fetch: FetchRef, part: int, reason: str) -> None:
-        """Keep a page that cannot be parsed."""
-
-    def advance(self, delivery: DeliveryRef, cursor: int, tally: Tally) -> None:
-        """Move the cursor and add to the account, in the transaction of the rows where there is one."""
-
-    def finish(self, delivery: DeliveryRef, error: str = "", pending: int = 0) -> None:
-        """Mark a delivery delivered, or failed with the reason and the rows that wait in the landing."""
-
-    def confirmed(self, fetch: FetchRef) -> dict[int, list[tuple[datetime, datetime]]]:
-        """Return, by instrument id, the windows that later complete fetches of the same thing cover."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What running a job takes: the vendor, the landing, the ledger and a way to open a route's sink."""
-
-    extractor: BaseHistoricalExtractor
-    landing: Landing
-    ledger: Ledger
-    open_sink: Callable[[RouteFacts, Mapping[str, int]], Sink]
-    progress: Callable[[str, int], None] = lambda what, count: None
-    #: checksums of pages this process landed itself: they need no reading to be known
-    fresh: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a job did: fetches made, rows by destination, errors by what failed."""
-
-    fetches: int = 0
-    skipped: int = 0
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    #: whether some of the errors may not come again
-    transient: bool = False
-
-    def add(self, other: "Outcome") -> None:
-        """Add another outcome to this one."""
-        self.fetches += other.fetches
-        self.skipped += other.skipped
-        for name, tally in other.tallies.items():
-            self.tallies[name] = self.tallies.get(name, Tally()) + tally
-        self.errors += other.errors
-        self.transient |= other.transient
 
 
 def run(job: Job, workshop: Workshop) -> Outcome:
@@ -403,10 +264,10 @@ def deliver(
     routes = {route.destination: route for route in job.routes}
     ids = {str(instrument.name): instrument.id for instrument in undescribe(_request(fetch, workshop))}
     confirmed = workshop.ledger.confirmed(fetch)
-    failed: dict[_Writer, Exception] = {}
+    failed: dict[Writer, Exception] = {}
     parsed: list[int] = []
     with ExitStack() as stack:
-        writers = [_Writer(delivery, routes[delivery.destination], workshop, ids, confirmed) for delivery in deliveries]
+        writers = [Writer(delivery, routes[delivery.destination], workshop, ids, confirmed) for delivery in deliveries]
         for writer in writers:
             _attempt(writer, partial(writer.open, stack), failed)
         with closing(_ahead(batches if batches is not None else refine(fetch, workshop))) as stream:
@@ -436,7 +297,7 @@ def _keep_faults(batch: RefinedBatch, fetch: FetchRef, workshop: Workshop, outco
         outcome.errors.append(f"fetch {fetch.id}, page {batch.part}: {batch.unparsable}")
 
 
-def _attempt(writer: "_Writer", step: Callable[[], object], failed: dict["_Writer", Exception]) -> None:
+def _attempt(writer: Writer, step: Callable[[], object], failed: dict[Writer, Exception]) -> None:
     """Take a step of a route; its first failure is noted and it is left out from then on, the others go on."""
     if writer in failed:
         return
@@ -449,148 +310,6 @@ def _attempt(writer: "_Writer", step: Callable[[], object], failed: dict["_Write
 
 def _request(fetch: FetchRef, workshop: Workshop) -> dict[str, Any]:
     return workshop.landing.request(fetch.source, fetch.id)
-
-
-class _Writer:
-    """Collects the batches of one delivery until a write is worth it, then writes and moves the cursor."""
-
-    def __init__(
-        self,
-        delivery: DeliveryRef,
-        route: RouteFacts,
-        workshop: Workshop,
-        ids: dict[str, int],
-        confirmed: dict[int, list[tuple[datetime, datetime]]],
-    ) -> None:
-        self.delivery = delivery
-        self.route = route
-        self.sink: Sink
-        self.workshop = workshop
-        self.ids = ids
-        self.confirmed = confirmed
-        self.batch_rows = route.batch_rows
-        self.waiting: list[tuple[Schema, pa.Table]] = []
-        self.rows = 0
-        self.cursor = delivery.cursor
-        self.tally = Tally()
-        self.total = Tally()
-
-    def open(self, stack: ExitStack) -> None:
-        """Open the route's sink."""
-        self.sink = stack.enter_context(self.workshop.open_sink(self.route, self.ids))
-        self.batch_rows = self.route.batch_rows or self.sink.batch_rows
-
-    def finish(self) -> None:
-        """Write the rest and mark the delivery delivered."""
-        self.flush()
-        self.workshop.ledger.finish(self.delivery)
-
-    def take(self, batch: RefinedBatch) -> None:
-        """Accept the next batch; batches before the cursor were written by an earlier run."""
-        if batch.number < self.delivery.cursor:
-            return
-        selected = self._select(batch.schema, batch.accepted)
-        if self.rows and self.rows + selected.num_rows > self.batch_rows:
-            self.flush()
-        self.tally += Tally(
-            parsed=batch.parsed,
-            duplicate=batch.duplicates,
-            filtered=batch.filtered + batch.accepted.num_rows - selected.num_rows,
-            quarantined=batch.rejected.num_rows,
-            rounded=batch.rounded,
-        )
-        if selected.num_rows:
-            self.waiting.append((batch.schema, selected))
-            self.rows += selected.num_rows
-        self.cursor = batch.number + 1
-        if self.rows >= self.batch_rows:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits; rows and cursor become durable together, or the rows first."""
-        if self.cursor == self.delivery.cursor and not self.waiting:
-            return
-        with self.sink.unit():
-            written = Counts()
-            for schema, table in _together(self.waiting):
-                for piece, replaced in self._by_precedence(schema, table):
-                    written += self.sink.write(schema, piece, replace=replaced)
-            tally = self.tally + Tally(
-                new=written.new,
-                updated=written.updated,
-                unchanged=written.unchanged,
-                superseded=written.superseded,
-            )
-            if tally.settled != tally.parsed:
-                raise AssertionError(f"{self.route.destination}: {tally} does not add up")
-            if self.sink.shares_ledger:
-                self.workshop.ledger.advance(self.delivery, self.cursor, tally)
-        if not self.sink.shares_ledger:
-            self.workshop.ledger.advance(self.delivery, self.cursor, tally)
-        self.total += tally
-        self.delivery = replace(self.delivery, cursor=self.cursor)
-        self.tally = Tally()
-        self.waiting = []
-        self.rows = 0
-
-    def _select(self, schema: Schema, table: pa.Table) -> pa.Table:
-        """Keep the rows that some rule of the route lets through."""
-        if not table.num_rows:
-            return table
-        everything = frozenset(self.ids.values())
-        if any(not rule.condition and rule.instruments >= everything for rule in self.route.rules):
-            return table
-        keep = pa.array(np.zeros(table.num_rows, bool))
-        instrument = table[INSTRUMENT].combine_chunks()
-        instrument = instrument.chunk(0) if isinstance(instrument, pa.ChunkedArray) else instrument
-        names = instrument.dictionary.to_pylist()
-        for rule in self.route.rules:
-            member = pa.array([self.ids.get(name) in rule.instruments for name in names], pa.bool_())
-            mask = member.take(instrument.indices)
-            if rule.condition:
-                mask = pc.and_(mask, conditions.select(rule.condition, schema, table))
-            keep = pc.or_(keep, mask)
-        return table.filter(keep)
-
-    def _by_precedence(self, schema: Schema, table: pa.Table) -> Iterator[tuple[pa.Table, bool]]:
-        """Split off the rows a later complete fetch has confirmed: a replay does not replace them."""
-        if not self.confirmed:
-            yield table, True
-            return
-        instrument = table[INSTRUMENT].combine_chunks()
-        instrument = instrument.chunk(0) if isinstance(instrument, pa.ChunkedArray) else instrument
-        ids = pa.array([self.ids[name] for name in instrument.dictionary.to_pylist()], pa.int64())
-        numbers = ids.take(instrument.indices).to_numpy()
-        times = table[schema.time].cast(pa.int64()).to_numpy()
-        late = np.zeros(table.num_rows, bool)
-        for number, windows in self.confirmed.items():
-            for start, end in windows:
-                late |= (numbers == number) & (times >= nanoseconds(start)) & (times < nanoseconds(end))
-        for mask, replaced in ((~late, True), (late, False)):
-            if mask.any():
-                yield table.filter(pa.array(mask)), replaced
-
-
-def _together(waiting: Iterable[tuple[Schema, pa.Table]]) -> Iterator[tuple[Schema, pa.Table]]:
-    """Join tables of one schema that have no key in common in two of them; else keep the vendor's order."""
-    joined: dict[str, tuple[Schema, list[pa.Table]]] = {}
-    for schema, table in waiting:
-        joined.setdefault(schema.name, (schema, []))[1].append(table)
-    for schema, tables in joined.values():
-        if len(tables) == 1:
-            yield schema, tables[0]
-            continue
-        spans = sorted(_span(schema, table) for table in tables)
-        if all(before[1] < after[0] for before, after in pairwise(spans)):
-            yield schema, pa.concat_tables(tables).unify_dictionaries()
-        else:
-            for table in tables:
-                yield schema, table
-
-
-def _span(schema: Schema, table: pa.Table) -> tuple[int, int]:
-    bounds = pc.min_max(table[schema.time].cast(pa.int64())).as_py()
-    return bounds["min"], bounds["max"]
 
 
 def _ahead(batches: Iterator[RefinedBatch]) -> Generator[RefinedBatch, None, None]:

@@ -40,11 +40,11 @@ from flows.job import Request
 from flows.landing import LandedPage
 from flows.landing import Landing
 from flows.memory import MemoryLedger
-from flows.pipeline import FetchRef
-from flows.pipeline import RefinedBatch
-from flows.pipeline import Workshop
 from flows.pipeline import describe
 from flows.pipeline import refine
+from flows.work import FetchRef
+from flows.work import RefinedBatch
+from flows.work import Workshop
 
 ROWS: Final = 10
 SECONDS: Final = 20.0

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from catalog.schemas import schema as schema_called
 from catalog.schemas.refine import REJECTED
-from flows.pipeline import RefinedBatch
+from flows.work import RefinedBatch
 
 _FOLDER: Final = "refined"
 # lz4 halves what is written at a cost below the disk's

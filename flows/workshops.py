@@ -16,10 +16,10 @@ from flows.extractors.base import Context
 from flows.job import RouteFacts
 from flows.job import SourceFacts
 from flows.landing import Landing
-from flows.pipeline import Ledger
-from flows.pipeline import Workshop
 from flows.sinks.base import Sink
 from flows.sinks.base import Target
+from flows.work import Ledger
+from flows.work import Workshop
 
 
 def context() -> Context:

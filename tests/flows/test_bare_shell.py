@@ -19,7 +19,8 @@ from flows.extractors.base import Context
 from flows.job import InstrumentFacts, Job, RouteFacts, Rule, SourceFacts, SymbolInterval
 from flows.landing import Landing
 from flows.memory import MemoryLedger
-from flows.pipeline import Workshop, run
+from flows.pipeline import run
+from flows.work import Workshop
 from flows.sinks.base import Sink, Target
 
 root = Path(sys.argv[1])

@@ -34,11 +34,11 @@ from flows.job import SourceFacts
 from flows.job import SymbolInterval
 from flows.landing import Landing
 from flows.memory import MemoryLedger
-from flows.pipeline import Outcome
-from flows.pipeline import Workshop
 from flows.pipeline import run
 from flows.sinks.base import Sink
 from flows.sinks.base import Target
+from flows.work import Outcome
+from flows.work import Workshop
 
 
 class Shelf(Sink):

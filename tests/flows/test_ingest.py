@@ -25,10 +25,10 @@ from catalog.models import Route
 from catalog.models import Run
 from flows.ingest import ingest
 from flows.ingest import replay
-from flows.pipeline import Outcome
 from flows.plan import Selection
 from flows.pruning import prune
 from flows.query import read
+from flows.work import Outcome
 from tests.flows.catalogs import daily_csv
 from tests.flows.catalogs import days
 from tests.flows.catalogs import destination

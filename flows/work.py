@@ -1,0 +1,152 @@
+"""What the pipeline works with: references into a ledger, refined batches, the account, and what running takes."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from typing import Protocol
+
+import pyarrow as pa
+
+from catalog.schemas import Schema
+from flows.extractors.base import BaseHistoricalExtractor
+from flows.job import Job
+from flows.job import Request
+from flows.job import RouteFacts
+from flows.landing import Landing
+from flows.sinks.base import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRef:
+    """A fetch in the ledger."""
+
+    id: int
+    source: str
+    schema: str
+    fetched_at: datetime
+    complete: bool = False
+    parts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRef:
+    """A delivery in the ledger: a fetch going to a destination. `cursor` counts refined batches done."""
+
+    id: int
+    fetch: FetchRef
+    destination: str
+    schema: str
+    cursor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The account of some batches on one route, in rows."""
+
+    parsed: int = 0
+    new: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    duplicate: int = 0
+    superseded: int = 0
+    filtered: int = 0
+    quarantined: int = 0
+    rounded: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(getattr(self, name) + getattr(other, name) for name in Tally.__slots__))
+
+    @property
+    def settled(self) -> int:
+        """Rows with an end; what `parsed` exceeds it by is pending."""
+        return (
+            self.new + self.updated + self.unchanged + self.duplicate
+            + self.superseded + self.filtered + self.quarantined
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedBatch:
+    """One step of a fetch's refined stream."""
+
+    number: int
+    schema: Schema
+    accepted: pa.Table
+    rejected: pa.Table
+    part: int
+    parsed: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    rounded: int = 0
+    #: why the rest of the page cannot be parsed; empty where it can
+    unparsable: str = ""
+
+
+class Ledger(Protocol):
+    """What the pipeline needs of a ledger; the catalog's tables, or memory in a bare shell."""
+
+    def missing(self, request: Request) -> Request | None:
+        """Return the part of a request that no complete fetch covers; None if all is covered."""
+
+    def open_fetch(self, request: Request) -> FetchRef:
+        """Return the unfinished fetch of the same request, or begin one."""
+
+    def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
+        """Mark a fetch complete: every page the vendor announced has landed."""
+
+    def failed(self, fetch: FetchRef, error: str) -> None:
+        """Note why a fetch stays incomplete."""
+
+    def deliveries(self, job: Job, fetch: FetchRef | None = None) -> list[DeliveryRef]:
+        """Return the unfinished deliveries of the job's routes, for one fetch or for all, made where missing."""
+
+    def quarantine(self, fetch: FetchRef, part: int, rejected: pa.Table) -> None:
+        """Keep rejected rows; keeping them again changes nothing."""
+
+    def unparsable(self, fetch: FetchRef, part: int, reason: str) -> None:
+        """Keep a page that cannot be parsed."""
+
+    def advance(self, delivery: DeliveryRef, cursor: int, tally: Tally) -> None:
+        """Move the cursor and add to the account, in the transaction of the rows where there is one."""
+
+    def finish(self, delivery: DeliveryRef, error: str = "", pending: int = 0) -> None:
+        """Mark a delivery delivered, or failed with the reason and the rows that wait in the landing."""
+
+    def confirmed(self, fetch: FetchRef) -> dict[int, list[tuple[datetime, datetime]]]:
+        """Return, by instrument id, the windows that later complete fetches of the same thing cover."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What running a job takes: the vendor, the landing, the ledger and a way to open a route's sink."""
+
+    extractor: BaseHistoricalExtractor
+    landing: Landing
+    ledger: Ledger
+    open_sink: Callable[[RouteFacts, Mapping[str, int]], Sink]
+    progress: Callable[[str, int], None] = lambda what, count: None
+    #: checksums of pages this process landed itself: they need no reading to be known
+    fresh: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a job did: fetches made, rows by destination, errors by what failed."""
+
+    fetches: int = 0
+    skipped: int = 0
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    #: whether some of the errors may not come again
+    transient: bool = False
+
+    def add(self, other: "Outcome") -> None:
+        """Add another outcome to this one."""
+        self.fetches += other.fetches
+        self.skipped += other.skipped
+        for name, tally in other.tallies.items():
+            self.tallies[name] = self.tallies.get(name, Tally()) + tally
+        self.errors += other.errors
+        self.transient |= other.transient
