@@ -135,7 +135,8 @@ REDIS_URL = env("REDIS_URL", default="")
 
 LANDING_URL = env("LANDING_URL", default="var/landing")
 if "://" in LANDING_URL:
-    raise ImproperlyConfigured(f"LANDING_URL {LANDING_URL!r} is no directory; accepted: a path on this machine")
+    # not shown: a URL may hold a password
+    raise ImproperlyConfigured("LANDING_URL is a URL; accepted: a directory on this machine")
 LANDING_URL = str(BASE_DIR / LANDING_URL)
 FILES_ROOT = [BASE_DIR / path for path in env("FILES_ROOT", default="data").split(os.pathsep)]
 EXPORT_ROOT = BASE_DIR / env("EXPORT_ROOT", default="var/files")
