@@ -32,7 +32,8 @@ class Column:
     """One column: its Arrow type is also exactly its database type.
 
     `absent` is what an identity column holds where the vendor has no such thing (a key column may not
-    be null); it is part of the declaration, so filling it in is not a repair.
+    be null); it is part of the declaration, so filling it in is not a repair. `longest` limits a text, in
+    bytes: identifiers are short (PostgreSQL's index entries end at about 2,700 bytes).
     """
 
     name: str
@@ -40,6 +41,7 @@ class Column:
     doc: str
     null: bool = False
     absent: str | int | None = None
+    longest: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Schema:
     The row key is `(instrument, time, *identity, ordinal)`. `ordinal` exists where `repeats` is true: it
     counts, in vendor order within one fetch, the repeats of the rest of the key (2.5 % of real CME trades
     repeat time and sequence). `nanoseconds` keeps the part of the time below a microsecond in the key.
-    `revisable` rows are replaced by later fetches; others are immutable once stored.
+    `revisable` rows are replaced by later fetches; others are immutable once stored. `announced` rows may
+    lie in the future (a dividend to come).
     """
 
     name: str
@@ -78,6 +81,7 @@ class Schema:
     repeats: bool = False
     nanoseconds: bool = False
     revisable: bool = True
+    announced: bool = False
     timeframe: str = ""
 
     @property
@@ -112,7 +116,7 @@ class Schema:
     @property
     def model_name(self) -> str:
         """The name of the Django model."""
-        return "".join(part.capitalize() for part in self.name.split("-"))
+        return "".join(part.capitalize() for part in self.table_name.split("_"))
 
 
 @dataclass(frozen=True, slots=True)

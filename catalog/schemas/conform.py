@@ -26,8 +26,6 @@ from catalog.schemas.base import Column
 _EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _STEP: Final = Decimal("1e-18")
 _LIMIT: Final = Decimal(10) ** 20
-# longer texts than this are no identifiers; PostgreSQL's index entries end at about 2,700 bytes
-_MAX_TEXT: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def conform(array: pa.Array, column: Column) -> Conformed:
     else:
         result = Conformed(array)
     if column.type == TEXT:
-        result = _check_text(result)
+        result = _check_text(result, column.longest)
     elif pa.types.is_floating(column.type):
         result = _check_finite(result)
     return result
@@ -169,14 +167,14 @@ def _to_text(array: pa.Array, target: pa.DataType) -> Conformed:
     return Conformed(pc.cast(array, target))
 
 
-def _check_text(result: Conformed) -> Conformed:
+def _check_text(result: Conformed, longest: int) -> Conformed:
     array = result.array
-    bad = pc.or_(pc.match_substring(array, "\x00"), pc.greater(pc.binary_length(array), _MAX_TEXT))
+    bad = pc.or_(pc.match_substring(array, "\x00"), pc.greater(pc.binary_length(array), longest))
     if not pc.any(bad).as_py():
         return result
     marks = pc.fill_null(bad, False)
     kept = pc.if_else(marks, pa.scalar(None, TEXT), array)
-    return Conformed(kept, marks.to_numpy(zero_copy_only=False), f"holds NUL or is longer than {_MAX_TEXT} bytes")
+    return Conformed(kept, marks.to_numpy(zero_copy_only=False), f"holds NUL or is longer than {longest} bytes")
 
 
 def _to_float(array: pa.Array, target: pa.DataType) -> Conformed:

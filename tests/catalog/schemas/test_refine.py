@@ -220,3 +220,31 @@ def test_hashes_of_keys_are_the_same_in_every_process() -> None:
     again = Ordinals()
     refine(TRADES, trades([1], [2], [9]), FACTS, again)
     assert np.array_equal(again.blocks[0][2], block[2])
+
+
+def event(schema: str, moment: datetime, **values: str) -> pa.Table:
+    return pa.table(
+        {
+            "instrument": pa.array([NAME]).dictionary_encode(),
+            "row": pa.array([0], pa.int64()),
+            "ts_event": pa.array([moment], pa.timestamp("us", "UTC")),
+            **{name: pa.array([value]) for name, value in values.items()},
+        }
+    )
+
+
+def test_what_is_announced_may_lie_in_the_future() -> None:
+    later = datetime(2024, 9, 1, tzinfo=UTC)
+    dividend = refined(event("corporate_actions", later, kind="dividend", amount="0.25"), "corporate_actions")
+    assert (dividend.accepted.num_rows, dividend.rejected.num_rows) == (1, 0)
+    value = refined(event("market_cap", later, market_cap="1"), "market_cap")
+    assert value.rejected["rule"].to_pylist() == ["ts_event is not in the future"]
+
+
+def test_prose_is_longer_than_an_identifier() -> None:
+    article = {"article_id": "1", "title": "t" * 5000}
+    assert refined(event("news", day(1), **article), "news").accepted.num_rows == 1
+    article["article_id"] = "1" * 5000
+    assert refined(event("news", day(1), **article), "news").rejected["rule"].to_pylist() == [
+        "article_id is holds NUL or is longer than 512 bytes"
+    ]
