@@ -7,6 +7,7 @@
     └── PermanentError         trying again gives the same answer
         ├── AuthFailed         the credential was refused
         ├── NotEntitled        the credential is good, the data are not in the subscription
+        ├── UnknownSymbol      the vendor does not know what was asked for
         ├── Damaged            bytes that cannot be what they claim to be (cut, wrong checksum)
         └── SchemaMismatch     the data have another shape than the schema declares
 
@@ -52,6 +53,10 @@ class AuthFailed(PermanentError):
 
 class NotEntitled(PermanentError):
     """The subscription does not cover what was asked."""
+
+
+class UnknownSymbol(PermanentError):
+    """The vendor does not know the symbol; other symbols are not concerned."""
 
 
 class Damaged(PermanentError):

@@ -33,6 +33,7 @@ from catalog.errors import TransientError
 from catalog.models import Run
 from flows import refined
 from flows.claims import claim
+from flows.costs import check_budget
 from flows.derive import store_indicators
 from flows.job import Job
 from flows.ledger import CatalogLedger
@@ -91,14 +92,15 @@ def historical(
     start: datetime | None = None,
     end: datetime | None = None,
     again: bool = False,
+    allow_cost: bool = False,
 ) -> dict[str, int]:
     """Collect what the active historical series of a source ask for and do not have yet.
 
     `start` and `end` are aware times, `[start, end)`; `series` limits the run to some series ids; `again`
-    fetches what is covered once more. Returns rows by outcome; fails when anything failed, after all that
-    could be done was done.
+    fetches what is covered once more; `allow_cost` lets it cost more than is left of the source's budget. Returns
+    rows by outcome; fails when anything failed, after all that could be done was done.
     """
-    selection = Selection(tuple(series or ()), (source,), start, end, again)
+    selection = Selection(tuple(series or ()), (source,), start, end, again, allow_cost=allow_cost)
     with database_connections():
         jobs = plan_jobs(selection)
         if not jobs:
@@ -107,6 +109,8 @@ def historical(
         number = jobs[0].source.id
         run_id = str(flow_run.id or "")
         with claim(f"source-{number}"), recorded(number, selection.describe(), flow_run=run_id) as record:
+            if not allow_cost:
+                check_budget(jobs, _kit(jobs[0], CatalogLedger(record)))
             outcome = _run(jobs, record.pk)
             record.error = "\n".join(outcome.errors)[:10_000]
     _publish(source, outcome)

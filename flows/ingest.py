@@ -7,6 +7,7 @@ from itertools import groupby
 
 from catalog.errors import DataflowError
 from flows.claims import claim
+from flows.costs import check_budget
 from flows.derive import store_indicators
 from flows.job import Job
 from flows.ledger import CatalogLedger
@@ -59,6 +60,8 @@ def run_source(
         try:
             ledger = CatalogLedger(record)
             kit = workshop(source, ledger, lambda what, count: progress(source.name, what, count))
+            if again_from is None and not selection.allow_cost:
+                check_budget(jobs, kit)
             for job in jobs:
                 if again_from is None:
                     outcome.add(run(job, kit))

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from typing import BinaryIO
@@ -39,13 +40,18 @@ _ZSTD_LEVEL: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Raw bytes on their way from the vendor. `facts` is what parsing needs and the bytes do not say."""
+    """Raw bytes on their way from the vendor. `facts` is what parsing needs and the bytes do not say.
+
+    `requests` and `cost` are what it took to get them, in the vendor's requests and the source's money.
+    """
 
     media_type: str
     content: Iterable[bytes]
     name: str = ""
     compressed: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+    requests: int = 0
+    cost: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,11 @@ class LandedPage:
                     yield reader
             else:
                 yield raw
+
+    def read(self) -> bytes:
+        """Return the vendor's bytes; for pages known to be small."""
+        with self.open() as content:
+            return content.read()
 
     def verify(self) -> None:
         """Raise Damaged when the stored bytes are no longer the ones that landed."""

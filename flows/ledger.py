@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from typing import Final
 
@@ -44,19 +45,22 @@ class CatalogLedger:
     def __init__(self, run: Run) -> None:
         self.run = run
 
-    def missing(self, request: Request) -> Request | None:
-        left = []
+    def missing(self, request: Request) -> list[Request]:
+        # the first hole of every instrument is one request, the second another: nothing between them is asked again
+        parts: list[list[InstrumentFacts]] = []
         covered = _covered(request)
         settled = DataSource.objects.values_list("settled_after", flat=True).get(pk=request.job.source.id)
         for instrument in request.instruments:
             windows = [
-                (start, min(end, fetched_at - settled) if settled else end)
+                # what a vendor was asked by window covers nothing that had not happened, or settled, by then
+                (start, end if request.identity else min(end, fetched_at - settled))
                 for start, end, fetched_at in covered.get(instrument.id, ())
             ]
-            hole = _hole(instrument, windows)
-            if hole:
-                left.append(hole)
-        return replace(request, instruments=tuple(left)) if left else None
+            for number, hole in enumerate(_holes(instrument, windows)):
+                if number == len(parts):
+                    parts.append([])
+                parts[number].append(hole)
+        return [replace(request, instruments=tuple(part)) for part in parts]
 
     def open_fetch(self, request: Request) -> FetchRef:
         digest = request_hash(request)
@@ -90,6 +94,9 @@ class CatalogLedger:
     def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
         Fetch.objects.filter(pk=fetch.id).update(complete=True, pages=pages, bytes=size, error="")
         return replace(fetch, complete=True, parts=pages)
+
+    def spent(self, fetch: FetchRef, requests: int, cost: Decimal) -> None:
+        Fetch.objects.filter(pk=fetch.id).update(requests=F("requests") + requests, cost=F("cost") + cost)
 
     def failed(self, fetch: FetchRef, error: str) -> None:
         Fetch.objects.filter(pk=fetch.id).update(error=error[:10_000])
@@ -285,20 +292,15 @@ def _covered(request: Request) -> _Windows:
     return covered
 
 
-def _hole(asked: InstrumentFacts, windows: list[tuple[datetime, datetime]]) -> InstrumentFacts | None:
-    """Return the smallest window that holds all that is not covered; None when nothing is missing."""
-    holes = []
+def _holes(asked: InstrumentFacts, windows: list[tuple[datetime, datetime]]) -> Iterator[InstrumentFacts]:
+    """Yield the windows asked that nothing covers, in order."""
     at = asked.start
     for start, end in sorted(windows):
-        if start > at:
-            holes.append((at, min(start, asked.end)))
+        if min(start, asked.end) > at:
+            yield replace(asked, start=at, end=min(start, asked.end))
         at = max(at, end)
-        if at >= asked.end:
-            break
     if at < asked.end:
-        holes.append((at, asked.end))
-    holes = [(start, end) for start, end in holes if start < end]
-    return replace(asked, start=holes[0][0], end=holes[-1][1]) if holes else None
+        yield replace(asked, start=at)
 
 
 def _fetch_ref(fetch: Fetch, source: str) -> FetchRef:

@@ -6,6 +6,7 @@ from dataclasses import field
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
+from decimal import Decimal
 
 import pyarrow as pa
 
@@ -38,8 +39,9 @@ class MemoryLedger:
         self.quarantined: dict[tuple[int, int, int], tuple[str, str, str]] = {}
         self.pages: dict[tuple[int, int], str] = {}
         self.errors: dict[int, str] = {}
+        self.spending: dict[int, tuple[int, Decimal]] = {}
 
-    def missing(self, request: Request) -> Request | None:
+    def missing(self, request: Request) -> list[Request]:
         covered = {
             (self.requests[fetch.id].identity, instrument.id, instrument.start, instrument.end)
             for fetch in self._complete()
@@ -50,7 +52,7 @@ class MemoryLedger:
             for instrument in request.instruments
             if (request.identity, instrument.id, instrument.start, instrument.end) not in covered
         )
-        return replace(request, instruments=left) if left else None
+        return [replace(request, instruments=left)] if left else []
 
     def open_fetch(self, request: Request) -> FetchRef:
         for fetch in self.fetches:
@@ -66,6 +68,10 @@ class MemoryLedger:
         done = replace(fetch, complete=True, parts=pages)
         self.fetches[fetch.id - 1] = done
         return done
+
+    def spent(self, fetch: FetchRef, requests: int, cost: Decimal) -> None:
+        before = self.spending.get(fetch.id, (0, Decimal(0)))
+        self.spending[fetch.id] = (before[0] + requests, before[1] + cost)
 
     def failed(self, fetch: FetchRef, error: str) -> None:
         self.errors[fetch.id] = error

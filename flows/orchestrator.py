@@ -28,13 +28,14 @@ def orchestrator(
     start: datetime | None = None,
     end: datetime | None = None,
     again: bool = False,
+    allow_cost: bool = False,
     dispatch: Literal["here", "deployments"] = "here",
 ) -> dict[str, str]:
     """Run every active group: in this process, or each as its own deployment's flow run.
 
     Returns what became of each source; fails after all groups ran when one of them failed.
     """
-    ended = dispatch_groups(Selection((), tuple(sources or ()), start, end, again), dispatch)
+    ended = dispatch_groups(Selection((), tuple(sources or ()), start, end, again, allow_cost=allow_cost), dispatch)
     failed = [source for source, state in ended.items() if state in FAILED]
     if failed:
         raise RuntimeError(f"failed: {', '.join(failed)}")
@@ -70,4 +71,5 @@ def _parameters(source: str, selection: Selection) -> dict[str, Any]:
         "start": selection.start,
         "end": selection.end,
         "again": selection.again,
+        "allow_cost": selection.allow_cost,
     }

@@ -2,21 +2,31 @@
 
 from typing import Any
 
+from catalog.errors import DataflowError
 from catalog.models import Run
+from flows.costs import money
+from flows.costs import quote
 from flows.job import EARLIEST
 from flows.job import LATEST
 from flows.job import Job
+from flows.job import Request
 from flows.ledger import CatalogLedger
+from flows.work import Workshop
 from flows.workshops import workshop
 
 
 def outlook(job: Job) -> dict[str, Any]:
-    """Return a job in words and numbers: requests covered and missing, deliveries that wait. Nothing is written."""
+    """Return a job in words and numbers: requests covered and missing, what they will cost, deliveries that wait.
+
+    Nothing is written. Vendors that quote are asked; where one cannot be, `cost` says why.
+    """
     # a run that is never saved: this ledger only answers
     ledger = CatalogLedger(Run())
     kit = workshop(job.source, ledger)
     requests = list(kit.extractor.requests(job))
-    missing = [request for request in requests if ledger.missing(request)]
+    parts = [[request] if job.again else ledger.missing(request) for request in requests]
+    missing = [part for request in parts for part in request]
+    quoted = _quoted(missing, kit)
     return {
         "source": job.source.name,
         "schema": job.schema,
@@ -24,7 +34,21 @@ def outlook(job: Job) -> dict[str, Any]:
         "start": None if job.start <= EARLIEST else job.start,
         "end": None if job.end >= LATEST else job.end,
         "destinations": ", ".join(route.destination for route in job.routes),
-        "covered": len(requests) - len(missing),
+        "covered": sum(not request for request in parts),
         "missing": len(missing),
+        **quoted,
         "waiting": ledger.waiting(job),
+    }
+
+
+def _quoted(missing: list[Request], kit: Workshop) -> dict[str, Any]:
+    try:
+        found = quote(missing, kit)
+    except DataflowError as error:
+        return {"calls": None, "bytes": None, "cost": f"unknown: {error}"}
+    least = "" if found.exact else "≥ "
+    return {
+        "calls": f"{least}{found.requests}",
+        "bytes": found.bytes,
+        "cost": f"{least}{money(found.money)}",
     }

@@ -10,6 +10,7 @@ parsed = new + updated + unchanged + duplicate + superseded + filtered + quarant
 """
 
 import logging
+import random
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
@@ -22,7 +23,6 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import Any
 from typing import Final
 
@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.asset_classes import ASSET_CLASSES
+from catalog.errors import AuthFailed
 from catalog.errors import ConfigError
 from catalog.errors import DataflowError
 from catalog.errors import PermanentError
@@ -85,18 +86,20 @@ def extract_missing(
 
     A request that fails for good (a damaged file) is noted and does not stop the others.
     """
-    for request in workshop.extractor.requests(job):
-        wanted = request if job.again else workshop.ledger.missing(request)
-        if wanted is None:
-            outcome.skipped += 1
-            continue
-        try:
-            fetch = extract(wanted, workshop)
-        except PermanentError as error:
-            outcome.errors.append(str(error))
-            continue
-        outcome.fetches += 1
-        landed(fetch)
+    for request in workshop.extractor.requests(workshop.extractor.resolve(job)):
+        wanted = [request] if job.again else workshop.ledger.missing(request)
+        outcome.skipped += not wanted
+        for part in wanted:
+            try:
+                fetch = extract(part, workshop)
+            except AuthFailed:
+                # no other request would fare better
+                raise
+            except PermanentError as error:
+                outcome.errors.append(str(error))
+                continue
+            outcome.fetches += 1
+            landed(fetch)
 
 
 def _deliver_fetch(job: Job, workshop: Workshop, outcome: Outcome, fetch: FetchRef) -> None:
@@ -115,27 +118,47 @@ def catch_up(job: Job, workshop: Workshop) -> Outcome:
 
 
 def extract(request: Request, workshop: Workshop) -> FetchRef:
-    """Land every page of a request; pages that landed before a crash are not fetched again.
+    """Land every page of a request; what has landed is not asked again, in whichever attempt it did.
 
-    Raises what the vendor's border raises; the fetch then stays incomplete, with the reason.
+    Failures that may pass are met with the vendor's patience. Raises what the vendor's border raises; the fetch then
+    stays incomplete, with the reason, and goes on from its last page next time.
     """
     ledger, landing = workshop.ledger, workshop.landing
     fetch = ledger.open_fetch(request)
-    source = request.job.source.name
-    landing.begin(source, fetch.id, describe(request))
-    landed = landing.pages(source, fetch.id)
+    landing.begin(request.job.source.name, fetch.id, describe(request))
+    attempt = 0
+    while True:
+        before = len(landing.pages(fetch.source, fetch.id))
+        try:
+            return _extract_once(request, fetch, workshop)
+        except TransientError as error:
+            pages = len(landing.pages(fetch.source, fetch.id))
+            attempt = 1 if pages > before else attempt + 1
+            pause = workshop.extractor.patience.pause(attempt, error.retry_after, random.random())
+            ledger.failed(fetch, f"{type(error).__name__}: {error}")
+            if pause is None:
+                raise
+            log.info("fetch %s, attempt %s: %s; trying again in %.1f s", fetch.id, attempt, error, pause)
+            workshop.sleep(pause)
+        except Exception as error:
+            ledger.failed(fetch, f"{type(error).__name__}: {error}")
+            raise
+
+
+def _extract_once(request: Request, fetch: FetchRef, workshop: Workshop) -> FetchRef:
+    ledger, landing = workshop.ledger, workshop.landing
+    landed = landing.pages(fetch.source, fetch.id)
     size = sum(page.manifest.bytes for page in landed)
     parts = len(landed)
-    try:
-        for page in islice(workshop.extractor.pages(request), parts, None):
-            manifest = landing.write(source, fetch.id, parts, page)
-            workshop.fresh.add(manifest.sha256)
-            parts += 1
-            size += manifest.bytes
-            workshop.progress("pages", 1)
-    except Exception as error:
-        ledger.failed(fetch, f"{type(error).__name__}: {error}")
-        raise
+    for page in workshop.extractor.pages(request, landed):
+        if page.requests or page.cost:
+            # it is spent whether or not the page lands
+            ledger.spent(fetch, page.requests, page.cost)
+        manifest = landing.write(fetch.source, fetch.id, parts, page)
+        workshop.fresh.add(manifest.sha256)
+        parts += 1
+        size += manifest.bytes
+        workshop.progress("pages", 1)
     return ledger.landed(fetch, parts, size)
 
 
@@ -155,7 +178,8 @@ def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
                 page.verify()
             for batch in workshop.extractor.parse(page, {}):
                 state = ordinals.setdefault(batch.schema, Ordinals())
-                for refined in _refine_batch(batch, page, symbols, facts, state, quarantine_unknown):
+                window = workshop.extractor.window_column(schema_called(batch.schema))
+                for refined in _refine_batch(batch, page, symbols, facts, state, quarantine_unknown, window):
                     yield replace(refined, number=number)
                     number += 1
         except (ConfigError, TransientError, MemoryError):
@@ -178,18 +202,32 @@ def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
 
 
 def _refine_batch(
-    batch: Batch, page: LandedPage, symbols: Symbols, facts: Facts, ordinals: Ordinals, quarantine_unknown: bool
+    batch: Batch,
+    page: LandedPage,
+    symbols: Symbols,
+    facts: Facts,
+    ordinals: Ordinals,
+    quarantine_unknown: bool,
+    window: str,
 ) -> Iterator[RefinedBatch]:
     schema = schema_called(batch.schema)
     part = page.manifest.part
-    if batch.rejected.num_rows:
-        yield RefinedBatch(0, schema, schema.arrow.empty_table(), batch.rejected, part, parsed=batch.rejected.num_rows)
+    if batch.rejected.num_rows or batch.left_out:
+        yield RefinedBatch(
+            0,
+            schema,
+            schema.arrow.empty_table(),
+            batch.rejected,
+            part,
+            parsed=batch.rejected.num_rows + batch.left_out,
+            filtered=batch.left_out,
+        )
     for offset in range(0, batch.table.num_rows, BATCH_ROWS):
         raw = batch.table.slice(offset, BATCH_ROWS)
         table = symbols.resolve(raw, schema.time)
         if not quarantine_unknown and table[INSTRUMENT].null_count:
             table = table.filter(pc.is_valid(table[INSTRUMENT]))
-        table = _inside(table, schema, symbols)
+        table = _inside(table, schema, symbols, window)
         refined = refine_rows(schema, table, facts, ordinals)
         pieces = list(_by_chunks(schema, refined.accepted))
         yield RefinedBatch(
@@ -207,8 +245,9 @@ def _refine_batch(
             yield RefinedBatch(0, schema, piece, REJECTED.empty_table(), part, parsed=piece.num_rows)
 
 
-def _inside(table: pa.Table, schema: Schema, symbols: Symbols) -> pa.Table:
+def _inside(table: pa.Table, schema: Schema, symbols: Symbols, column: str) -> pa.Table:
     """Keep the rows inside their instrument's window; rows without a time stay and are refused later."""
+    column = column if column in table.column_names else schema.time
     windows = symbols.windows
     if not windows or not table.num_rows:
         return table
@@ -219,7 +258,7 @@ def _inside(table: pa.Table, schema: Schema, symbols: Symbols) -> pa.Table:
     highs = np.asarray([windows.get(name, (_LOWEST, _HIGHEST))[1] for name in names] + [_HIGHEST])
     codes = np.asarray(pc.fill_null(instrument.indices, len(names)).to_numpy(zero_copy_only=False))
     try:
-        times = table[schema.time].cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
+        times = table[column].cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
     except pa.ArrowInvalid:
         # some time is beyond nanoseconds: refine tells which
         return table

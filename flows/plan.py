@@ -26,6 +26,9 @@ from catalog.models import InstrumentSymbol
 from catalog.models import OutputDestination
 from catalog.models import Route
 from catalog.models import TimeSeries
+from catalog.schemas import SCHEMAS
+from catalog.schemas import Schema
+from catalog.schemas import bars_end
 from flows import registry
 from flows.job import EARLIEST
 from flows.job import LATEST
@@ -49,6 +52,8 @@ class Selection:
     end: datetime | None = None
     again: bool = False
     extractor_type: str = "historical"
+    #: whether a run may cost more than is left of a source's budget
+    allow_cost: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an empty window and naive times; ConfigError lists every fault."""
@@ -70,6 +75,7 @@ class Selection:
             "start": self.start.isoformat() if self.start else None,
             "end": self.end.isoformat() if self.end else None,
             "again": self.again,
+            "allow_cost": self.allow_cost,
         }
 
 
@@ -124,7 +130,7 @@ def _plan(selection: Selection) -> list[Job]:
     destinations = {destination.pk: destination for destination in OutputDestination.objects.all()}
     jobs = [
         Job(
-            source=_source(sources[source_id]),
+            source=source_facts(sources[source_id]),
             schema=schema,
             instruments=tuple(
                 InstrumentFacts(number, facts[number][0], facts[number][1], window[0], window[1])
@@ -165,7 +171,7 @@ def _add(
 ) -> None:
     source_id, schema, start, end, transforms, routes, wanted = shared
     part = parts.setdefault((source_id, schema), _Part())
-    window = _window(sources[source_id], start, end, selection) if wanted else None
+    window = _window(sources[source_id], SCHEMAS.get(schema), start, end, selection) if wanted else None
     if window:
         low, high = window
         for number in numbers:
@@ -283,16 +289,24 @@ def _facts(
 
 
 def _window(
-    source: DataSource, start: datetime | None, end: datetime | None, selection: Selection
+    source: DataSource, schema: Schema | None, start: datetime | None, end: datetime | None, selection: Selection
 ) -> tuple[datetime, datetime] | None:
-    """Return the series' window cut to the selection's; None where nothing is left."""
-    latest = timezone.now() if registry.extractor(source.vendor).windowed else LATEST
+    """Return the series' window cut to the selection's; None where nothing is left.
+
+    What is asked of a vendor ends now, and for bars before the open of the first one that is not finished.
+    """
+    latest = LATEST
+    if registry.extractor(source.vendor).windowed:
+        now = timezone.now().replace(microsecond=0)
+        timeframe = schema.timeframe if schema else ""
+        latest = LATEST if schema and schema.announced else bars_end(now, timeframe) if timeframe else now
     low = max(start or EARLIEST, selection.start or EARLIEST)
     high = min(end or latest, selection.end or latest)
     return (low, high) if low < high else None
 
 
-def _source(source: DataSource) -> SourceFacts:
+def source_facts(source: DataSource) -> SourceFacts:
+    """Return a source as jobs carry it."""
     return SourceFacts(source.pk, source.name, source.vendor, source.options, source.secrets_prefix)
 
 

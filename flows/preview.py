@@ -96,18 +96,18 @@ class FirstRows:
 
 @dataclass(frozen=True, slots=True)
 class AskedRequest:
-    """One request a run would make, and what of it is not covered yet: None where everything is."""
+    """One request a run would make, and the parts of it that are not covered yet: none where everything is."""
 
     request: Request
-    missing: Request | None
+    missing: list[Request]
 
 
 def asked(
-    job: Job, extractor: BaseHistoricalExtractor, missing: Callable[[Request], Request | None], most: int
+    job: Job, extractor: BaseHistoricalExtractor, missing: Callable[[Request], list[Request]], most: int
 ) -> list[AskedRequest]:
     """Return the first `most` requests of a job with what the ledger lacks of each; asks no vendor."""
     return [
-        AskedRequest(request, request if job.again else missing(request))
+        AskedRequest(request, [request] if job.again else missing(request))
         for request in islice(extractor.requests(job), most)
     ]
 
@@ -216,6 +216,7 @@ class _OneByOne:
 
     def __init__(self, extractor: BaseHistoricalExtractor, rows: int) -> None:
         self.options = extractor.options
+        self.window_column = extractor.window_column
         self.extractor = extractor
         self.left = rows
         #: the row of the batch given last; empty where the vendor's bytes were no row at all

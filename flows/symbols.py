@@ -55,7 +55,7 @@ class Symbols:
             positions[symbols.is_null().to_numpy(zero_copy_only=False)] = _UNKNOWN
         bounded = [code for code, intervals in enumerate(found) if intervals and always[code] == _UNKNOWN]
         if bounded:
-            times = table[time].cast(pa.int64()).fill_null(0).combine_chunks().to_numpy()
+            times = _in_nanoseconds(table[time])
             for code in bounded:
                 for interval in found[code]:
                     inside = (codes == code) & (times >= interval.start) & (times < interval.end)
@@ -71,6 +71,12 @@ class Symbols:
             for instrument in self.instruments
             if instrument.start > EARLIEST or instrument.end < LATEST
         }
+
+
+def _in_nanoseconds(times: pa.ChunkedArray) -> np.ndarray:
+    """Return raw times, whatever their unit, as nanoseconds; what has none or lies beyond is told by refine."""
+    whole = pc.cast(pc.cast(times, pa.timestamp("ns", "UTC"), safe=False), pa.int64())
+    return np.asarray(whole.fill_null(0).to_numpy())
 
 
 def nanoseconds(moment: datetime) -> int:

@@ -1,10 +1,12 @@
 """What the pipeline works with: references into a ledger, refined batches, the account, and what running takes."""
 
+import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
+from decimal import Decimal
 from typing import Protocol
 
 import pyarrow as pa
@@ -87,14 +89,17 @@ class RefinedBatch:
 class Ledger(Protocol):
     """What the pipeline needs of a ledger; the catalog's tables, or memory in a bare shell."""
 
-    def missing(self, request: Request) -> Request | None:
-        """Return the part of a request that no complete fetch covers; None if all is covered."""
+    def missing(self, request: Request) -> list[Request]:
+        """Return the parts of a request that no complete fetch covers; none if all is covered."""
 
     def open_fetch(self, request: Request) -> FetchRef:
         """Return the unfinished fetch of the same request, or begin one."""
 
     def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
         """Mark a fetch complete: every page the vendor announced has landed."""
+
+    def spent(self, fetch: FetchRef, requests: int, cost: Decimal) -> None:
+        """Add to what a fetch has cost."""
 
     def failed(self, fetch: FetchRef, error: str) -> None:
         """Note why a fetch stays incomplete."""
@@ -129,6 +134,7 @@ class Workshop:
     progress: Callable[[str, int], None] = lambda what, count: None
     #: checksums of pages this process landed itself: they need no reading to be known
     fresh: set[str] = field(default_factory=set)
+    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from flows.work import Workshop
 
 def context() -> Context:
     """Return what extractors may use of this machine."""
-    return Context(tuple(Path(root) for root in settings.FILES_ROOT), dict(os.environ))
+    return Context(tuple(Path(root) for root in settings.FILES_ROOT), dict(os.environ), settings.REDIS_URL)
 
 
 def landing() -> Landing:
@@ -51,8 +51,13 @@ def _extractor(source: str, roots: tuple[str, ...]) -> BaseHistoricalExtractor:
     return made
 
 
+def extractor_of(source: SourceFacts) -> BaseHistoricalExtractor:
+    """Return the extractor of a source."""
+    return _extractor(json.dumps(asdict(source), sort_keys=True), tuple(map(str, settings.FILES_ROOT)))
+
+
 def workshop(source: SourceFacts, ledger: Ledger, progress: Callable[[str, int], None] | None = None) -> Workshop:
     """Return all that running the source's jobs takes."""
-    extractor = _extractor(json.dumps(asdict(source), sort_keys=True), tuple(map(str, settings.FILES_ROOT)))
+    extractor = extractor_of(source)
     made = Workshop(extractor, landing(), ledger, open_sink)
     return made if progress is None else Workshop(extractor, landing(), ledger, open_sink, progress)

@@ -124,7 +124,7 @@ class SinkContract:
 
     @pytest.mark.parametrize("schema", tuple(SCHEMAS.values()), ids=tuple(SCHEMAS))
     def test_every_schema_comes_back_as_it_was_written(self, opened: Opened, schema: Schema) -> None:
-        rows = [{"ts_event": -86_400 * NS * 4}, {"ts_event": 86_400 * NS * 31}]
+        rows = [{schema.time: -86_400 * NS * 4}, {schema.time: 86_400 * NS * 31}]
         written = table(schema, [row | {INSTRUMENT: name} for row in rows for name in (AAPL, IBM)])
         with opened() as sink:
             assert sink.write(schema, written) == Counts(new=4)

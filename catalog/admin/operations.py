@@ -19,6 +19,7 @@ from django.http import HttpRequest
 from django.http import HttpResponse
 from django.http import HttpResponseNotAllowed
 from django.shortcuts import redirect
+from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
 from django.urls import path
@@ -26,6 +27,7 @@ from django.urls import reverse
 
 from catalog.admin.history import CHANGE
 from catalog.admin.history import log
+from catalog.asset_classes import ASSET_CLASSES
 from catalog.errors import ConfigError
 from catalog.errors import DataflowError
 from catalog.forms.choices import install_advice
@@ -41,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _REQUESTS_SHOWN: Final = 50
 _INSTRUMENTS_SHOWN: Final = 20
+_LISTINGS_SHOWN: Final = 500
 #: values shorter than this are no secrets, and would blot out half a page
 _SHORTEST_SECRET: Final = 4
 
@@ -203,6 +206,7 @@ class ShowPlan(Operation):
             extractor = make_extractor(source)
             for job in rehearse(row):
                 requests = asked(job, extractor, ledger.missing, _REQUESTS_SHOWN + 1)
+                missing = [part for one in requests for part in one.missing]
                 jobs.append(
                     {
                         "job": job,
@@ -211,6 +215,8 @@ class ShowPlan(Operation):
                         "requests": requests[:_REQUESTS_SHOWN],
                         "more_requests": len(requests) > _REQUESTS_SHOWN,
                         "waiting": ledger.waiting(job),
+                        "quote": _quote(missing, extractor),
+                        "quote_is_part": len(requests) > _REQUESTS_SHOWN,
                     }
                 )
         inactive = [
@@ -219,6 +225,59 @@ class ShowPlan(Operation):
             if not active
         ]
         return self.page(request, row, "plan.html", {"jobs": jobs, "faults": faults, "inactive": inactive})
+
+
+class Discover(Operation):
+    """List the vendor's own instruments, and add those that are chosen."""
+
+    name = "discover"
+    label = "Discover"
+    icon = "travel_explore"
+    doc = "Lists the instruments that the vendor has; those you choose become assets"
+    permission = "preview_{model}"
+
+    def answer(self, request: HttpRequest, row: DataSource) -> HttpResponse:
+        from flows import discovery
+        from flows.preview import SECONDS
+        from flows.preview import within
+
+        text = request.POST.get("text", "").strip()[:100]
+        asset_class = request.POST.get("asset_class", "")
+        may_add = request.user.has_perm("catalog.add_asset") and request.user.has_perm("catalog.change_timeseries")
+        found: list[Any] = []
+        faults: list[str] = []
+        if "text" in request.POST:
+            with _Faults(faults):
+                extractor = make_extractor(row)
+                found = within(SECONDS, lambda: discovery.listings(extractor, text, asset_class))
+        # what is added is what the vendor lists, not what the browser sends back
+        chosen = set(request.POST.getlist("chosen"))
+        if chosen and not may_add:
+            raise PermissionDenied
+        if chosen and not faults:
+            number = request.POST.get("series", "")
+            series = TimeSeries.objects.filter(source=row, pk=number).first() if number.isdecimal() else None
+            with _Faults(faults):
+                wanted = [item for item in found if f"{item.asset_class}:{item.symbol}" in chosen]
+                added = discovery.add(row, wanted, series)
+                words = f"{added.assets} assets and {added.instruments} instruments added"
+                words += f", {added.in_series} to series {series}" if series else ""
+                messages.success(request, f"{words}.")
+                log(request, [(row, CHANGE, f"Discovered: {words}.")])
+        secrets = _secrets(row)
+        context = {
+            "text": text,
+            "asset_class": asset_class,
+            "asset_classes": sorted(ASSET_CLASSES),
+            "found": found[:_LISTINGS_SHOWN],
+            "more": max(0, len(found) - _LISTINGS_SHOWN),
+            "asked": "text" in request.POST,
+            "chosen": chosen,
+            "series": TimeSeries.objects.filter(source=row).order_by("series_id")[:500],
+            "may_add": may_add,
+            "faults": [hide(fault, secrets) for fault in faults],
+        }
+        return self.page(request, row, "discover.html", context)
 
 
 class RunNow(Operation):
@@ -274,6 +333,22 @@ def rehearse(row: DataSource | TimeSeries) -> "list[Job]":
         jobs = plan(selection)
         transaction.set_rollback(True)
     return jobs
+
+
+def _quote(missing: Sequence[Any], extractor: Any) -> str:
+    """Return what requests will cost, in words; why it is not known where the vendor does not say."""
+    from flows.costs import money
+    from flows.preview import SECONDS
+    from flows.preview import within
+    from flows.quotes import Quote
+
+    try:
+        found = within(SECONDS, lambda: sum((extractor.quote(request) for request in missing), Quote(bytes=0)))
+    except DataflowError as error:
+        return f"unknown: {error}"
+    least = "" if found.exact else "at least "
+    size = f", {filesizeformat(found.bytes)}" if found.bytes else ""
+    return f"{least}{found.requests:,} calls{size}, {least}{money(found.money)}"
 
 
 def make_extractor(source: DataSource) -> Any:

@@ -15,6 +15,7 @@ from catalog.admin.base import linked
 from catalog.admin.exchange import ExchangeMixin
 from catalog.admin.filters import by_registry
 from catalog.admin.operations import CheckSource
+from catalog.admin.operations import Discover
 from catalog.admin.operations import RunNow
 from catalog.admin.operations import ShowFirstRows
 from catalog.admin.operations import ShowPlan
@@ -41,8 +42,21 @@ class DataSourceAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
     search_fields = ("name", "vendor")
     ordering = ("name",)
     actions = (activate, deactivate)
-    operations = (CheckSource, ShowFirstRows, ShowPlan, RunNow)
-    fieldsets = ((None, {"fields": ("name", "vendor", "env_prefix", ("settled_after", "keep_landed"), "active")}),)
+    operations = (CheckSource, Discover, ShowFirstRows, ShowPlan, RunNow)
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    "name",
+                    "vendor",
+                    "env_prefix",
+                    ("settled_after", "keep_landed"),
+                    ("monthly_budget", "active"),
+                )
+            },
+        ),
+    )
 
     def furnish(self, rows: Sequence[DataSource]) -> None:
         found = TimeSeries.objects.filter(source__in=[row.pk for row in rows]).order_by()

@@ -42,6 +42,10 @@ class Fetch(models.Model):
     pages = models.PositiveIntegerField(default=0)
     unparsable = models.PositiveIntegerField(default=0)
     bytes = models.PositiveBigIntegerField(default=0)
+    requests = models.PositiveIntegerField(default=0, help_text="Requests that the vendor was sent.")
+    cost = models.DecimalField(
+        max_digits=14, decimal_places=6, default=0, help_text="What it cost, in the money of the source's budget."
+    )
     error = models.TextField(blank=True)
     pruned = models.BooleanField(default=False, help_text="The landed pages were deleted: it cannot be refined again.")
 

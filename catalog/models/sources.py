@@ -41,6 +41,13 @@ class DataSource(models.Model):
         help_text="Age after which `manage.py prune` may delete landed pages that every required route has."
         " Empty: they are kept.",
     )
+    monthly_budget = models.DecimalField(
+        max_digits=12,
+        decimal_places=2,
+        null=True,
+        blank=True,
+        help_text="Money a calendar month (UTC) may cost; a run that would exceed it is refused. Empty: no limit.",
+    )
     active = models.BooleanField(default=True)
 
     class Meta:

@@ -8,6 +8,8 @@ from typing import Final
 from catalog.errors import ConfigError
 from catalog.errors import unknown
 from catalog.schemas import bars
+from catalog.schemas import books
+from catalog.schemas import definitions
 from catalog.schemas import ticks
 from catalog.schemas import values
 from catalog.schemas.base import DECIMAL
@@ -20,6 +22,8 @@ from catalog.schemas.base import Check
 from catalog.schemas.base import Column
 from catalog.schemas.base import Schema
 from catalog.schemas.rules import TIMEFRAMES
+from catalog.schemas.rules import bar_open
+from catalog.schemas.rules import bars_end
 
 __all__ = [
     "DECIMAL",
@@ -33,10 +37,18 @@ __all__ = [
     "Check",
     "Column",
     "Schema",
+    "bar_open",
+    "bars_end",
     "schema",
 ]
 
-_DECLARED: Final = (*bars.DECLARED, *ticks.DECLARED, *values.DECLARED)
+_DECLARED: Final = (
+    *bars.DECLARED,
+    *ticks.DECLARED,
+    *books.DECLARED,
+    *definitions.DECLARED,
+    *values.DECLARED,
+)
 
 SCHEMAS: Final[dict[str, Schema]] = {declared.name: declared for declared in _DECLARED}
 

@@ -31,10 +31,10 @@ _BAR_CHUNKS: Final = {
 }
 
 
-def _ohlcv(timeframe: str) -> Schema:
+def _ohlcv(timeframe: str, name: str = "", doc: str = "") -> Schema:
     return Schema(
-        name=f"ohlcv-{timeframe}",
-        doc=f"Bars of {timeframe}.",
+        name=f"ohlcv-{name or timeframe}",
+        doc=doc or f"Bars of {timeframe}.",
         timeframe=timeframe,
         columns=(
             event("Open instant of the bar; 1d and coarser: the session date (Monday, first) at 00:00Z."),
@@ -63,4 +63,7 @@ def _ohlcv(timeframe: str) -> Schema:
     )
 
 
-DECLARED: Final = tuple(_ohlcv(timeframe) for timeframe in TIMEFRAMES)
+DECLARED: Final = (
+    *(_ohlcv(timeframe) for timeframe in TIMEFRAMES),
+    _ohlcv("1d", "eod", "Bars of 1d as the venue itself closes its session, where 1d is cut at midnight UTC."),
+)

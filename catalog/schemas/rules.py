@@ -1,5 +1,7 @@
 """The checks and columns that several schemas share."""
 
+from datetime import UTC
+from datetime import datetime
 from datetime import timedelta
 from typing import Final
 
@@ -28,6 +30,32 @@ TIMEFRAMES: Final[dict[str, int | None]] = {
     "1w": None,
     "1mo": None,
 }
+
+
+#: seconds between two possible opens of a bar, where that is less than its length: sessions of stocks open at half past
+GRIDS: Final[dict[str, int]] = {"1h": 1800, "4h": 1800}
+
+
+def bars_end(moment: datetime, timeframe: str) -> datetime:
+    """Return the end of the window `[…, end)` of open instants that holds just the bars finished by an aware time."""
+    grid = GRIDS.get(timeframe)
+    if grid is None:
+        return bar_open(moment, timeframe)
+    step, length = timedelta(seconds=grid), timedelta(seconds=TIMEFRAMES[timeframe] or 0)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + ((moment - length - epoch) // step + 1) * step
+
+
+def bar_open(moment: datetime, timeframe: str) -> datetime:
+    """Return the open instant of the bar that an aware time lies in; weeks begin on Monday (UTC)."""
+    day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if timeframe == "1mo":
+        return day.replace(day=1)
+    if timeframe == "1w":
+        return day - timedelta(days=day.weekday())
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    step = timedelta(seconds=TIMEFRAMES[timeframe] or 0)
+    return epoch + (moment - epoch) // step * step
 
 
 def positive(column: str) -> Check:
@@ -74,7 +102,7 @@ def one_of(column: str, accepted: tuple[str, ...]) -> Check:
 
 
 def on_grid(timeframe: str) -> Check:
-    """A bar carries its open instant, so its time is a whole number of bars since 1970 (UTC)."""
+    """A bar carries its open instant: a whole number of bars, or of half hours, since 1970 (UTC)."""
 
     def keeps(table: pa.Table) -> pa.ChunkedArray:
         time = table["ts_event"]
@@ -83,7 +111,7 @@ def on_grid(timeframe: str) -> Check:
         elif timeframe == "1w":
             floor = pc.floor_temporal(time, unit="week", week_starts_monday=True)
         else:
-            step = (TIMEFRAMES[timeframe] or 0) * 1_000_000_000
+            step = (GRIDS.get(timeframe) or TIMEFRAMES[timeframe] or 0) * 1_000_000_000
             nanoseconds = pc.cast(time, pa.int64())
             whole = pc.multiply(pc.divide(nanoseconds, step), step)
             return pc.equal(nanoseconds, whole)
@@ -91,7 +119,8 @@ def on_grid(timeframe: str) -> Check:
 
     return Check(
         f"ts_event on the {timeframe} grid",
-        "A bar is labelled by its open instant; 1d by the session date at 00:00Z, 1w by its Monday, 1mo by its first.",
+        "A bar is labelled by its open instant (hours may open at half past); 1d by the session date at 00:00Z,"
+        " 1w by its Monday, 1mo by its first.",
         ("ts_event",),
         keeps,
     )

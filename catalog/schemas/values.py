@@ -90,9 +90,7 @@ DECLARED: Final = (
         doc="Splits, dividends and what else changes a holding without a trade.",
         columns=(
             event("Ex-date at 00:00Z."),
-            Column(
-                "kind", TEXT, "split, dividend, capital_gain, spin_off, merger or the vendor's word."
-            ),
+            Column("kind", TEXT, "split, dividend, capital_gain, spin_off, merger or the vendor's word."),
             Column("action_id", TEXT, "The vendor's identifier; empty where there is none.", absent=""),
             Column("ratio_from", DECIMAL, "Split: so many old shares …", null=True),
             Column("ratio_to", DECIMAL, "… become so many new ones.", null=True),

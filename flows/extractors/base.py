@@ -8,14 +8,19 @@ from abc import ABC
 from abc import abstractmethod
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from typing import ClassVar
 
 import pyarrow as pa
 
+from catalog.errors import AuthFailed
+from catalog.errors import ConfigError
+from catalog.schemas import Schema
 from catalog.schemas.refine import REJECTED
 from flows import registry
 from flows.job import Job
@@ -23,6 +28,7 @@ from flows.job import Request
 from flows.job import SourceFacts
 from flows.landing import LandedPage
 from flows.landing import Page
+from flows.quotes import Quote
 
 #: the raw symbol of a row as the vendor writes it; resolve turns it into `instrument`
 SYMBOL = "symbol"
@@ -34,6 +40,8 @@ class Context:
 
     files_roots: tuple[Path, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: where the workers of a source share its limits; empty: each process keeps its own
+    redis_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +49,49 @@ class Batch:
     """Raw rows of one schema out of one page.
 
     `table` has `symbol`, `row` (position in the page) and any of the schema's columns, unconverted.
-    `rejected` holds what could not even be read as a row.
+    `rejected` holds what could not even be read as a row; `left_out` counts records that the source's options leave
+    out on purpose.
     """
 
     schema: str
     table: pa.Table
     rejected: pa.Table = field(default_factory=REJECTED.empty_table)
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """An instrument as the vendor lists it; `symbol` is the vendor's, `asset_class` one of ours."""
+
+    symbol: str
+    asset_class: str
+    name: str = ""
+    currency: str = ""
+    mic: str = ""
+    figi: str = ""
+    isin: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How a failure that may pass is met: attempts without progress, and seconds between them.
+
+    The pause doubles from `first` up to `longest`, of which a random half is left out so that workers do not come back
+    all at once. A vendor that asks for more than `longest` is not waited for.
+    """
+
+    attempts: int = 5
+    first: float = 1.0
+    longest: float = 60.0
+
+    def pause(self, attempt: int, asked: float | None, random: float) -> float | None:
+        """Return the seconds before attempt + 1; None: give up. `random` is in [0, 1)."""
+        if attempt >= self.attempts or (asked is not None and asked > self.longest):
+            return None
+        own = min(self.first * 2.0 ** (attempt - 1), self.longest) * (1 - random / 2)
+        return max(own, asked or 0.0)
 
 
 class BaseExtractor(ABC):
@@ -79,6 +124,20 @@ class BaseExtractor(ABC):
         """Ask the vendor whether the source works; one sentence for each thing found."""
         return ["options are valid"]
 
+    def discover(self, text: str) -> Iterator[Listing]:
+        """Yield the instruments that the vendor lists, or of a long list those that match a text.
+
+        Raises ConfigError where the vendor has no list.
+        """
+        raise ConfigError(f"vendor {self.name!r} lists no instruments: add assets by hand, by CSV or YAML")
+
+    def secret(self, ending: str) -> str:
+        """Return a secret of the source from the environment; AuthFailed names the variable that is not set."""
+        variable = f"{self.source.env_prefix}_{ending}"
+        if value := self.context.environ.get(variable, ""):
+            return value
+        raise AuthFailed(f"source {self.source.name!r}: environment variable {variable} is not set")
+
 
 class BaseHistoricalExtractor(BaseExtractor):
     """A vendor's past: requests are cut, pages are fetched, landed pages are parsed."""
@@ -86,13 +145,33 @@ class BaseHistoricalExtractor(BaseExtractor):
     #: false where what the vendor has is not asked by window (files): open ends stay open
     windowed: ClassVar[bool] = True
 
+    @property
+    def patience(self) -> Patience:
+        """How failures that may pass are met."""
+        return Patience()
+
+    def resolve(self, job: Job) -> Job:
+        """Return the job with the vendor's symbols of each instrument, as intervals; the base knows no others."""
+        return job
+
+    def window_column(self, schema: Schema) -> str:
+        """Return the column by which the vendor cuts windows: the schema's time, or for some when they received it."""
+        return schema.time
+
+    def quote(self, request: Request) -> Quote:
+        """Return what a request will cost; the base costs nothing."""
+        return Quote(bytes=0)
+
     def requests(self, job: Job) -> Iterator[Request]:
         """Cut a job into fetches; the base asks for everything at once."""
         yield Request(job, job.instruments)
 
     @abstractmethod
-    def pages(self, request: Request) -> Iterator[Page]:
-        """Yield the vendor's answer, page by page, exactly as sent. The only network code."""
+    def pages(self, request: Request, landed: Sequence[LandedPage] = ()) -> Iterator[Page]:
+        """Yield the vendor's answer, page by page, exactly as sent. The only network code.
+
+        `landed` are the pages that an earlier attempt has landed: they are not asked again.
+        """
 
     @abstractmethod
     def parse(self, page: LandedPage, state: dict[str, Any]) -> Iterator[Batch]:

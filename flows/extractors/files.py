@@ -7,6 +7,7 @@ path, size and time of change are the same.
 import fnmatch
 import re
 from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import date
 from decimal import Context
 from decimal import Decimal
@@ -171,8 +172,10 @@ class FilesExtractor(BaseHistoricalExtractor):
                 identity = f"{path.relative_to(root).as_posix()}|{stat.st_size}|{stat.st_mtime_ns}"
                 yield Request(job, wanted, identity, str(path))
 
-    def pages(self, request: Request) -> Iterator[Page]:
+    def pages(self, request: Request, landed: Sequence[LandedPage] = ()) -> Iterator[Page]:
         """Yield the file as it is, once it has proved to be whole."""
+        if landed:
+            return
         path = Path(request.locator)
         form, kind = self._format(path.name), containers.container(path.name)
         before = path.stat()

@@ -4,10 +4,11 @@ Layouts, sentinels and symbology: https://databento.com/docs/standards-and-conve
 package `databento_dbn` (extra `databento`), which decodes the header and declares the records' layouts.
 """
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
 from functools import cache
 from typing import IO
 from typing import Any
@@ -15,27 +16,50 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from catalog.errors import ConfigError
 from catalog.errors import Damaged
 from catalog.errors import SchemaMismatch
-from catalog.schemas import DECIMAL
-from catalog.schemas import NANOSECONDS
+from flows.formats.dbn_columns import columns
+from flows.formats.dbn_stream import Header
+from flows.formats.dbn_stream import Whole
+from flows.formats.dbn_stream import library
+from flows.formats.dbn_stream import mixed
+from flows.formats.dbn_stream import offsets
+from flows.formats.dbn_stream import read_header
+from flows.formats.dbn_stream import uniform
+from flows.formats.dbn_symbols import Names
 
-_BLOCK_ROWS: Final = 250_000
-_UNDEF_PRICE: Final = 2**63 - 1
-_UNDEF_TIME: Final = 2**64 - 1
-_NANO: Final = 1_000_000_000
-#: our schema -> the DBN schemas whose records it can be made of, with the record's class
-RECORDS: Final[dict[str, dict[str, str]]] = {
-    "ohlcv-1s": {"ohlcv-1s": "OHLCVMsg"},
-    "ohlcv-1m": {"ohlcv-1m": "OHLCVMsg"},
-    "ohlcv-1h": {"ohlcv-1h": "OHLCVMsg"},
-    "ohlcv-1d": {"ohlcv-1d": "OHLCVMsg"},
-    "trades": {"trades": "TradeMsg", "mbo": "MBOMsg"},
-    "tbbo": {"tbbo": "MBP1Msg"},
-    "statistics": {"statistics": "StatMsg"},
+_BLOCK_ROWS: Final = 1 << 17
+#: DBN schema -> the class of its records, and the type they say they are
+_KINDS: Final[dict[str, tuple[str, int]]] = {
+    "trades": ("TradeMsg", 0),
+    "mbp-1": ("MBP1Msg", 1),
+    "tbbo": ("MBP1Msg", 1),
+    "mbp-10": ("MBP10Msg", 10),
+    "status": ("StatusMsg", 18),
+    "definition": ("InstrumentDefMsg", 19),
+    "imbalance": ("ImbalanceMsg", 20),
+    "statistics": ("StatMsg", 24),
+    "ohlcv-1s": ("OHLCVMsg", 32),
+    "ohlcv-1m": ("OHLCVMsg", 33),
+    "ohlcv-1h": ("OHLCVMsg", 34),
+    "ohlcv-1d": ("OHLCVMsg", 35),
+    "ohlcv-eod": ("OHLCVMsg", 36),
+    "mbo": ("MBOMsg", 160),
+    "cmbp-1": ("CMBP1Msg", 177),
+    "cbbo-1s": ("CBBOMsg", 192),
+    "cbbo-1m": ("CBBOMsg", 193),
+    "tcbbo": ("CMBP1Msg", 194),
+    "bbo-1s": ("BBOMsg", 195),
+    "bbo-1m": ("BBOMsg", 196),
 }
+_MAPPING: Final = ("SymbolMappingMsg", 22)
+#: our schema -> the DBN schemas whose records it can be made of, with the record's class
+RECORDS: Final[dict[str, dict[str, str]]] = {name: {name: record} for name, (record, _) in _KINDS.items()}
+RECORDS["trades"]["mbo"] = "MBOMsg"
+#: (our schema, DBN schema) of which only the trades count
+_TRADES_ONLY: Final = {("trades", "mbo"), ("tbbo", "mbp-1")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,236 +74,139 @@ class Records:
 def read(
     stream: IO[bytes], schema: str, symbols: Mapping[str, str], name: str, fragment: tuple[str, int] | None = None
 ) -> Iterator[Records]:
-    """Yield the rows of a DBN stream as a table of `schema`.
+    """Yield the rows of a DBN stream, plain or zstd, as a table of `schema`.
 
+    Of a stream of several schemas (a recorded live session) only the records of the one asked are decoded.
     `symbols` maps instrument ids to symbols where the file has no mapping. `fragment` is (DBN schema, version) of a
     file without metadata. Raises Damaged when the file is cut, SchemaMismatch when it holds something else.
     """
-    dbn = _library()
-    if fragment:
-        held, version = fragment
-        mappings: Mapping[str, Any] = {}
-    else:
-        version, metadata = _header(dbn, stream, name)
-        held = str(metadata.schema) if metadata.schema is not None else ""
-        mappings = metadata.mappings
-    if schema not in RECORDS or held not in RECORDS[schema]:
+    library()
+    whole = Whole(stream, name)
+    header = Header(fragment[1], fragment[0]) if fragment else read_header(whole, name)
+    held = header.schema
+    if schema not in RECORDS or (held and held not in RECORDS[schema]):
         have = held or "records of several schemas"
         accepted = ", ".join(RECORDS.get(schema, {})) or "none"
         raise SchemaMismatch(f"{name} holds {have}; schema {schema!r} can be made of: {accepted}")
-    dtype = _dtype(dbn, RECORDS[schema][held], version)
-    naming = _Names(mappings, symbols)
+    yield from _ahead(_blocks(whole, header, schema, symbols, name))
+
+
+def _blocks(whole: Whole, header: Header, schema: str, symbols: Mapping[str, str], name: str) -> Iterator[Records]:
+    held = header.schema
+    if not held:
+        decoder = Decoder(header, (schema,), symbols, name)
+        for content, starts in mixed(whole, name):
+            yield from decoder.decode(content, starts).values()
+        return
+    dtype = _dtype(RECORDS[schema][held], header)
+    naming = Names(header.mappings or {}, symbols)
     row = 0
-    for records in _records(stream, dtype, name):
+    for content in uniform(whole, dtype.itemsize, _BLOCK_ROWS, name):
+        records = np.frombuffer(content, dtype)
         positions = np.arange(row, row + len(records))
         row += len(records)
-        if held == "mbo":
-            trades = records["action"] == b"T"
-            records, positions = records[trades], positions[trades]
-        if len(records):
-            table = pa.table(_columns(schema, records))
-            yield Records(table, naming.of(records), pa.array(positions, pa.int64()))
+        if decoded := _decode(schema, held, records, positions, naming):
+            yield decoded
 
 
-def _library() -> Any:
-    try:
-        import databento_dbn
-        import databento_dbn.v1
-        import databento_dbn.v2
-    except ImportError:
-        raise ConfigError("DBN files need the extra 'databento': pip install 'dataflow[databento]'") from None
-    return databento_dbn
+def _ahead(blocks: Iterator[Records]) -> Iterator[Records]:
+    """Yield the blocks; while one is used, a thread decodes the next (most of that needs no lock of Python's)."""
+    with ThreadPoolExecutor(1, "dbn") as pool:
+        coming = pool.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = pool.submit(next, blocks, None)
+            yield block
 
 
-def _header(dbn: Any, stream: IO[bytes], name: str) -> tuple[int, Any]:
-    head = _exactly(stream, 8)
-    if head[:3] != b"DBN":
-        raise Damaged(f"{name} is no DBN file: it does not begin with 'DBN' (a fragment needs option dbn_schema)")
-    if len(head) < 8:
-        raise Damaged(f"{name} is cut short inside its header")
-    version, length = head[3], int.from_bytes(head[4:8], "little")
-    if not 1 <= version <= 3:
-        raise Damaged(f"{name} has DBN version {version}; accepted: 1, 2, 3")
-    rest = _exactly(stream, length)
-    if len(rest) < length:
-        raise Damaged(f"{name} is cut short inside its header")
-    try:
-        return version, dbn.Metadata.decode(head + rest)
-    except Exception as error:  # the decoder's own error class is not exported
-        raise Damaged(f"{name} has a header that cannot be decoded: {error}") from error
+def count(stream: IO[bytes], name: str, fragment: tuple[str, int] | None = None) -> int:
+    """Return how many records a DBN stream, plain or zstd, holds; Damaged when it is cut."""
+    library()
+    whole = Whole(stream, name)
+    header = Header(fragment[1], fragment[0]) if fragment else read_header(whole, name)
+    if header.schema not in _KINDS:
+        return sum(len(starts) for _, starts in mixed(whole, name))
+    size = _dtype(_KINDS[header.schema][0], header).itemsize
+    return sum(len(content) // size for content in uniform(whole, size, _BLOCK_ROWS, name))
 
 
-def _exactly(stream: IO[bytes], size: int) -> bytes:
-    content = b""
-    while len(content) < size and (piece := stream.read(size - len(content))):
-        content += piece
-    return content
+class Decoder:
+    """Decodes blocks of mixed records, as a live session sends them; remembers the symbols it is told.
 
+    `wanted` are schemas; records of others are left out. `tbbo` beside `mbp-1` cannot be told apart from its trades.
+    """
 
-def _records(stream: IO[bytes], dtype: np.dtype[Any], name: str) -> Iterator[np.ndarray]:
-    size = dtype.itemsize * _BLOCK_ROWS
-    while content := _exactly(stream, size):
-        if len(content) % dtype.itemsize:
-            raise Damaged(f"{name} is cut short: it ends inside a record")
-        records = np.frombuffer(content, dtype)
-        wrong = records["length"].astype(np.int64) * 4 != dtype.itemsize
+    def __init__(
+        self, header: Header, wanted: Collection[str], symbols: Mapping[str, str] | None = None, name: str = "stream"
+    ) -> None:
+        self.header = header
+        self.wanted = tuple(wanted)
+        self.name = name
+        self.names = Names({}, symbols or {})
+        self.position = 0
+
+    def decode(self, content: bytes, starts: np.ndarray | None = None) -> dict[str, Records]:
+        """Return the rows of each wanted schema that a block of complete records holds.
+
+        `starts` are the records' offsets, where the caller knows them. Raises Damaged when the block ends inside a
+        record, or a record has another length than its version says.
+        """
+        if starts is None:
+            starts, end = offsets(content, self.name)
+            if end != len(content):
+                raise Damaged(f"{self.name} is cut short: it ends inside a record")
+        types = np.frombuffer(content, np.uint8)[starts + 1] if len(starts) else np.empty(0, np.uint8)
+        positions = np.arange(self.position, self.position + len(starts))
+        self.position += len(starts)
+        if (told := types == _MAPPING[1]).any():
+            self.names.learn(self._gather(content, starts[told], _MAPPING[0]), positions[told])
+        found = {}
+        for schema in self.wanted:
+            record, kind = _KINDS[schema]
+            if (chosen := types == kind).any():
+                records = self._gather(content, starts[chosen], record)
+                held = "mbp-1" if schema == "tbbo" else schema
+                if decoded := _decode(schema, held, records, positions[chosen], self.names):
+                    found[schema] = decoded
+        return found
+
+    def _gather(self, content: bytes, starts: np.ndarray, record: str) -> np.ndarray:
+        """Return the records at `starts` side by side."""
+        dtype = _dtype(record, self.header)
+        everything = np.frombuffer(content, np.uint8)
+        lengths = everything[starts]
+        wrong = lengths != dtype.itemsize // 4
         if wrong.any():
-            raise Damaged(
-                f"{name} holds a record of {int(records['length'][wrong][0]) * 4} bytes, not {dtype.itemsize}"
-            )
-        yield records
+            have = int(lengths[wrong][0]) * 4
+            raise Damaged(f"{self.name} holds a {record} of {have} bytes, not {dtype.itemsize}")
+        windows = np.lib.stride_tricks.sliding_window_view(everything, dtype.itemsize)
+        return np.asarray(windows[starts].view(dtype)[:, 0])
+
+
+def _decode(schema: str, held: str, records: np.ndarray, positions: np.ndarray, names: Names) -> Records | None:
+    if (schema, held) in _TRADES_ONLY:
+        trades = records["action"] == b"T"
+        records, positions = records[trades], positions[trades]
+    if not len(records):
+        return None
+    table = pa.table(columns(schema, records))
+    symbols = names.of(records, positions)
+    if schema == "definition":
+        # a definition says itself what nothing else may say
+        known = pc.cast(symbols, pa.string())
+        ids = pa.array(records["instrument_id"]).cast(pa.string())
+        own = pc.coalesce(table["raw_symbol"].combine_chunks(), ids)
+        symbols = pc.if_else(pc.equal(known, ids), own, known).dictionary_encode()
+    return Records(table, symbols, pa.array(positions, pa.int64()))
+
+
+def _dtype(record: str, header: Header) -> Any:
+    return _layout(record, header.version, header.ts_out)
 
 
 @cache
-def _dtype(dbn: Any, record: str, version: int) -> Any:
+def _layout(record: str, version: int, ts_out: bool) -> Any:
     # version 3 is the package's own; 1 and 2 differ in some records
-    module = {1: dbn.v1, 2: dbn.v2}.get(version, dbn)
-    return np.dtype(getattr(module, record)._dtypes)
-
-
-def _columns(schema: str, records: np.ndarray) -> dict[str, pa.Array]:
-    columns: dict[str, pa.Array] = {"ts_event": _time(records["ts_event"]), "venue": _venue(records["publisher_id"])}
-    if schema.startswith("ohlcv-"):
-        columns |= {name: _price(records[name]) for name in ("open", "high", "low", "close")}
-        columns["volume"] = _quantity(records["volume"])
-        return columns
-    columns |= {"ts_recv": _time(records["ts_recv"]), "sequence": pa.array(records["sequence"].astype(np.int64))}
-    columns["price"] = _price(records["price"])
-    if schema == "statistics":
-        undefined = 2**63 - 1 if records.dtype["quantity"] == np.int64 else 2**31 - 1
-        quantity = records["quantity"].astype(np.int64)
-        columns |= {
-            "ts_ref": _time(records["ts_ref"]),
-            "statistic": _statistic(records["stat_type"]),
-            "quantity": _decimal(quantity, 10**18, quantity == undefined),
-            "channel_id": pa.array(records["channel_id"].astype(np.int32)),
-            "update_action": pa.array(records["update_action"].astype(np.int16)),
-            "stat_flags": pa.array(records["stat_flags"].astype(np.int16)),
-        }
-        return columns
-    columns |= {"size": _quantity(records["size"]), "side": _letters(records["side"])}
-    if schema == "tbbo":
-        for side in ("bid", "ask"):
-            columns[f"{side}_price"] = _price(records[f"{side}_px_00"])
-            columns[f"{side}_size"] = _quantity(records[f"{side}_sz_00"])
-            columns[f"{side}_count"] = pa.array(records[f"{side}_ct_00"].astype(np.int64))
-    return columns
-
-
-def _time(values: np.ndarray) -> pa.Array:
-    return pa.array(values.astype(np.int64), pa.int64(), mask=values == np.uint64(_UNDEF_TIME)).cast(NANOSECONDS)
-
-
-def _price(values: np.ndarray) -> pa.Array:
-    return _decimal(values, _NANO, values == _UNDEF_PRICE)
-
-
-def _quantity(values: np.ndarray) -> pa.Array:
-    undefined = values == np.iinfo(values.dtype).max
-    return _decimal(values.astype(np.int64), 10**18, undefined)
-
-
-def _decimal(values: np.ndarray, factor: int, null: np.ndarray) -> pa.Array:
-    """Return int64 times `factor` as decimal128(38,18), exactly, by 128-bit arithmetic on 64-bit halves."""
-    negative = values < 0
-    magnitude = np.where(negative, -values, values).astype(np.uint64)
-    mask = np.uint64(0xFFFFFFFF)
-    shift = np.uint64(32)
-    low, high = magnitude & mask, magnitude >> shift
-    factor_low, factor_high = np.uint64(factor & 0xFFFFFFFF), np.uint64(factor >> 32)
-    # schoolbook multiplication in base 2**32
-    first = low * factor_low
-    second = high * factor_low + (first >> shift)
-    third = low * factor_high + (second & mask)
-    bottom = (first & mask) | (third << shift)
-    top = high * factor_high + (second >> shift) + (third >> shift)
-    # two's complement of the negative ones
-    flipped = ~bottom + np.uint64(1)
-    top = np.where(negative, ~top + (flipped == 0), top)
-    bottom = np.where(negative, flipped, bottom)
-    halves = np.empty((len(values), 2), np.uint64)
-    halves[:, 0], halves[:, 1] = bottom, top
-    validity = pa.array(~null).buffers()[1] if null.any() else None
-    return pa.Array.from_buffers(DECIMAL, len(values), [validity, pa.py_buffer(halves)])
-
-
-def _letters(values: np.ndarray) -> pa.Array:
-    codes = values.view(np.uint8)
-    letters = pa.array([chr(code) for code in range(128)])
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), letters)
-
-
-def _venue(publishers: np.ndarray) -> pa.Array:
-    unique, codes = np.unique(publishers, return_inverse=True)
-    return pa.DictionaryArray.from_arrays(
-        pa.array(codes.astype(np.int32)), pa.array([_publisher(int(number)) for number in unique], pa.string())
-    )
-
-
-@cache
-def _publisher(number: int) -> str:
-    try:
-        from databento.common.publishers import Publisher
-
-        return str(Publisher.from_int(number).venue.value)
-    except (ImportError, ValueError):
-        return str(number)
-
-
-def _statistic(types: np.ndarray) -> pa.Array:
-    unique, codes = np.unique(types, return_inverse=True)
-    names = [_statistic_name(int(number)) for number in unique]
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(names, pa.string()))
-
-
-@cache
-def _statistic_name(number: int) -> str:
-    try:
-        return str(_library().StatType(number).name).lower()
-    except ValueError:
-        return str(number)
-
-
-def _day(day: date) -> int:
-    return (day - date(1970, 1, 1)).days
-
-
-class _Names:
-    """Instrument id and day → symbol: an id means one instrument on one day only."""
-
-    def __init__(self, mappings: Mapping[str, Any], given: Mapping[str, str]) -> None:
-        self.given = given
-        starts: list[tuple[int, int, int, str]] = []
-        for symbol, intervals in mappings.items():
-            for interval in intervals:
-                text = interval["symbol"]
-                if text.isdigit():
-                    days = [
-                        int(np.datetime64(interval[name], "D").astype(np.int64)) for name in ("start_date", "end_date")
-                    ]
-                    starts.append((int(text), days[0], days[1], symbol))
-        starts.sort()
-        self.ids = np.array([item[0] for item in starts], np.int64)
-        self.first = np.array([item[1] for item in starts], np.int64)
-        self.last = np.array([item[2] for item in starts], np.int64)
-        self.names = [item[3] for item in starts]
-
-    def of(self, records: np.ndarray) -> pa.DictionaryArray:
-        """Return each record's symbol; its id as text where nothing says which symbol it was."""
-        stamp = records["ts_event"]
-        if "ts_recv" in (records.dtype.names or ()):
-            stamp = np.where(stamp == np.uint64(_UNDEF_TIME), records["ts_recv"], stamp)
-        days = (stamp // np.uint64(86_400 * _NANO)).astype(np.int64)
-        pairs = records["instrument_id"].astype(np.int64) << 32 | days
-        unique, codes = np.unique(pairs, return_inverse=True)
-        words = pa.array([self._name(int(pair >> 32), int(pair & 0xFFFFFFFF)) for pair in unique], pa.string())
-        return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), words)
-
-    def _name(self, number: int, day: int) -> str:
-        if str(number) in self.given:
-            return self.given[str(number)]
-        low, high = np.searchsorted(self.ids, [number, number + 1])
-        for at in range(low, high):
-            if self.first[at] <= day < self.last[at]:
-                return self.names[at]
-        return str(number)
+    package = library()
+    module = {1: package.v1, 2: package.v2}.get(version, package)
+    fields = list(getattr(module, record)._dtypes)
+    return np.dtype([*fields, ("ts_out", "u8")] if ts_out else fields)

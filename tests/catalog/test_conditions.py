@@ -257,7 +257,7 @@ def test_every_fault_is_listed_once() -> None:
 
 
 def test_unknown_schema_is_refused() -> None:
-    with pytest.raises(ConfigError, match="schema 'ohlcv-2m' is unknown; have: indicators"):
+    with pytest.raises(ConfigError, match="schema 'ohlcv-2m' is unknown; have: bbo-1m"):
         check_condition("close > 1", "ohlcv-2m")
 
 

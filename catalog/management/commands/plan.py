@@ -29,5 +29,8 @@ class Command(BaseCommand):
             rows = [outlook(job) for job in jobs]
         except DataflowError as error:
             raise CommandError(str(error)) from error
-        columns = ("source", "schema", "instruments", "start", "end", "destinations", "covered", "missing", "waiting")
+        columns = (
+            "source", "schema", "instruments", "start", "end", "destinations", "covered", "missing", "calls", "bytes",
+            "cost", "waiting",
+        )  # fmt: skip
         show(self.stdout, rows, columns, options["format"])

@@ -238,7 +238,7 @@ def test_what_cannot_be_made_is_a_fault() -> None:
         ("data_source", "", "data_source: source '' is unknown; have: eod, feed"),
         ("extractor_type", "batch", "extractor_type: extractor type 'batch' is unknown; have: historical, realtime"),
         ("extractor_type", "", "extractor_type: extractor type '' is unknown; have: historical, realtime"),
-        ("schema", "ohlcv-2d", "schema: schema 'ohlcv-2d' is unknown; have: indicators, "),
+        ("schema", "ohlcv-2d", "schema: schema 'ohlcv-2d' is unknown; have: bbo-1m, "),
         ("schema", "s" * 100_000, f"schema: '{'s' * 79}…: Ensure this value has at most 50 characters"),
         ("assets", "", "assets: there are none; accepted: asset_class:symbol, separated by ';'"),
         ("assets", " ; ", "assets: there are none; accepted: asset_class:symbol, separated by ';'"),

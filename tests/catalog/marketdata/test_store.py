@@ -103,7 +103,7 @@ def test_every_table_is_a_hypertable_with_the_declared_chunk_and_its_key_alone(d
         "SELECT column_name, time_interval FROM timescaledb_information.dimensions WHERE hypertable_name = %s", name
     ) == [(schema.time, schema.chunk)]
     assert values("SELECT indexname FROM pg_indexes WHERE tablename = %s", name) == [(f"{name}_pkey",)]
-    Store().write(schema, table(schema, [{"ts_event": 0}, {"ts_event": int(schema.chunk.total_seconds()) * NS}]), IDS)
+    Store().write(schema, table(schema, [{schema.time: 0}, {schema.time: int(schema.chunk.total_seconds()) * NS}]), IDS)
     chunks = values(
         "SELECT range_end - range_start FROM timescaledb_information.chunks WHERE hypertable_name = %s", name
     )

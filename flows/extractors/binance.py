@@ -1,0 +1,188 @@
+"""Binance, spot and USDT-margined futures: https://developers.binance.com/docs/binance-spot-api-docs/rest-api.
+
+Klines are named by their open instant and numbers are texts; a kline that is not closed yet is left out because no
+window reaches into it. Limits are counted in weights; 429 asks to wait and 418 is a ban, both say for how long.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from datetime import timedelta
+from typing import Any
+from typing import Final
+from typing import Literal
+
+from pydantic import Field
+
+from catalog.errors import AuthFailed
+from catalog.errors import UnknownSymbol
+from catalog.schemas import schema as schema_called
+from flows.extractors.base import Batch
+from flows.extractors.base import Listing
+from flows.extractors.http import HttpExtractor
+from flows.extractors.http import HttpOptions
+from flows.extractors.http import asked
+from flows.extractors.http import units
+from flows.formats.records import Shape
+from flows.formats.records import batch
+from flows.formats.times import Clock
+from flows.job import LATEST
+from flows.job import Job
+from flows.job import Request
+from flows.landing import LandedPage
+from flows.limits import Quota
+from flows.web import Answer
+from flows.web import Call
+
+_INTERVALS: Final = {
+    "ohlcv-1s": "1s", "ohlcv-1m": "1m", "ohlcv-5m": "5m", "ohlcv-15m": "15m", "ohlcv-30m": "30m", "ohlcv-1h": "1h",
+    "ohlcv-4h": "4h", "ohlcv-1d": "1d", "ohlcv-1w": "1w", "ohlcv-1mo": "1M",
+}  # fmt: skip
+_KLINE: Final = {"ts_event": 0, "open": 1, "high": 2, "low": 3, "close": 4, "volume": 5, "trade_count": 8}
+_AGGREGATED: Final = {"ts_event": "T", "trade_id": "a", "price": "p", "size": "q", "side": "side"}
+_SINGLE: Final = {"ts_event": "time", "trade_id": "id", "price": "price", "size": "qty", "side": "side"}
+_LEVELS: Final = {
+    f"{side}_{what}_{level:02}": (f"{side}s", level, place)
+    for level in range(10)
+    for side in ("bid", "ask")
+    for place, what in enumerate(("price", "size"))
+}
+#: startTime and endTime may not lie further apart
+_HOUR: Final = timedelta(hours=1)
+
+
+class BinanceOptions(HttpOptions):
+    """Options of a source of vendor `binance`."""
+
+    base_url: str = Field(
+        "https://api.binance.com",
+        description="Futures: https://fapi.binance.com; test network: https://testnet.binance.vision; data only:"
+        " https://data-api.binance.vision.",
+    )
+    market: Literal["spot", "usdt-futures"] = Field("spot", description="Which of the two markets.")
+    trades: Literal["aggregated", "single"] = Field(
+        "aggregated", description="Fills of one order joined (aggTrades), or every fill (needs a key)."
+    )
+    page_rows: int = Field(1000, ge=1, le=1500, description="Rows a page; 1,000 spot, 1,500 futures klines.")
+    since: date = Field(date(2017, 7, 14), description="Nothing before this day is asked.")
+
+
+class BinanceExtractor(HttpExtractor):
+    """Klines, trades and order books of Binance."""
+
+    name = "binance"
+    label = "Binance"
+    doc = "Crypto, spot and USDT futures: bars, trades, snapshots of the order book. Only single trades need a key."
+    credentials = ("API_KEY",)
+    schemas = (*_INTERVALS, "trades", "mbp-10")
+    Options = BinanceOptions
+    value_options = ("market", "trades")
+    quotas = (Quota("weight", 6000, 60),)
+    refusals = (('"code": ?-1121', UnknownSymbol), ('"code": ?-(2008|2014|2015)', AuthFailed))
+
+    def headers(self) -> Mapping[str, str]:
+        if self.options.trades == "single":
+            return {"X-MBX-APIKEY": self.secret("API_KEY")}
+        return {}
+
+    def observe(self, headers: Mapping[str, str]) -> None:
+        if (used := headers.get("x-mbx-used-weight-1m", "")).isdigit():
+            self.limiter.correct("weight", self.quotas[0].amount - int(used))
+
+    def requests(self, job: Job) -> Iterator[Request]:
+        if job.schema == "mbp-10":
+            # a snapshot is of the moment it is taken, which lies after the window that was planned
+            for one in job.instruments:
+                yield Request(job, (replace(one, end=LATEST),))
+        else:
+            yield from super().requests(job)
+
+    def calls(self, request: Request) -> Iterator[Call]:
+        for _, symbol, start, end in asked(request):
+            about = {"symbol": symbol}
+            if request.job.schema == "mbp-10":
+                yield Call(self._path("depth"), {**about, "limit": "10"}, about, {"weight": 5})
+                continue
+            window = {"startTime": str(units(start)), "limit": str(self.options.page_rows)}
+            if request.job.schema == "trades":
+                last = min(end, start + _HOUR)
+                window["endTime"] = str(units(last) - 1)
+                facts = {**about, "end": units(end), "kind": self._kind}
+                yield Call(self._path("aggTrades"), {**about, **window}, facts, {"weight": 4})
+            else:
+                window["endTime"] = str(units(end) - 1)
+                interval = {"interval": _INTERVALS[request.job.schema]}
+                yield Call(self._path("klines"), {**about, **interval, **window}, about, {"weight": 2})
+
+    def following(self, request: Request, call: Call, answer: Answer) -> Call | None:
+        rows = self.json_of(answer)
+        if request.job.schema == "trades":
+            return self._next_trades(call, rows)
+        if request.job.schema == "mbp-10" or len(rows) < self.options.page_rows:
+            return None
+        # the next bar opens when the last one closed: 6 is the last millisecond of a bar
+        start = int(rows[-1][6]) + 1
+        more = start <= int(call.params["endTime"])
+        return replace(call, params={**call.params, "startTime": str(start)}) if more else None
+
+    def parse(self, page: LandedPage, state: dict[str, Any]) -> Iterator[Batch]:
+        facts = page.manifest.facts
+        schema = schema_called(page.request["schema"])
+        said = Answer(page.read()).json()
+        clock = Clock("ms", timeframe=schema.timeframe)
+        if schema.name == "mbp-10":
+            record = {**said, "received": facts["received"], "time": said.get("T", facts["received"])}
+            unit = Clock("ms") if "T" in said else Clock()
+            shape = Shape({"ts_event": "time", "sequence": "lastUpdateId", **_LEVELS}, unit)
+            yield batch(schema, [record], shape, facts["symbol"])
+        elif schema.name == "trades":
+            if facts["kind"] == "seek":
+                return
+            maker = "m" if facts["kind"] == "aggregated" else "isBuyerMaker"
+            rows = [{**row, "side": _side(row.get(maker))} if isinstance(row, dict) else row for row in said]
+            columns = _AGGREGATED if facts["kind"] == "aggregated" else _SINGLE
+            yield batch(schema, rows, Shape(columns, clock), facts["symbol"])
+        else:
+            yield batch(schema, said, Shape(_KLINE, clock), facts["symbol"])
+
+    def discover(self, text: str) -> Iterator[Listing]:
+        for row in self.ask(Call(self._path("exchangeInfo"), costs={"weight": 20})).json()["symbols"]:
+            if row.get("status") == "TRADING" and text.upper() in row["symbol"]:
+                pair = f"{row['baseAsset']}/{row['quoteAsset']}"
+                yield Listing(row["symbol"], "crypto", pair, currency=row["quoteAsset"])
+
+    def check(self) -> list[str]:
+        self.ask(Call(self._path("ping"), costs={"weight": 1}))
+        return [f"{self.options.base_url} answers"]
+
+    @property
+    def _kind(self) -> str:
+        # single trades are asked by number: the aggregated ones tell where a time is
+        return "seek" if self.options.trades == "single" else "aggregated"
+
+    def _next_trades(self, call: Call, rows: list[Any]) -> Call | None:
+        kind, end = call.facts["kind"], call.facts["end"]
+        params = {"symbol": call.params["symbol"], "limit": call.params["limit"]}
+        if kind == "seek" and rows:
+            facts = {**call.facts, "kind": "single"}
+            params["fromId"] = str(rows[0]["f"])
+            return Call(self._path("historicalTrades"), params, facts, {"weight": 25})
+        if rows:
+            last = rows[-1]
+            number, time = (last["id"], last["time"]) if kind == "single" else (last["a"], last["T"])
+            params["fromId"] = str(number + 1)
+            return Call(call.path, params, call.facts, call.costs) if time < end else None
+        if "startTime" in call.params and (start := int(call.params["endTime"]) + 1) < end:
+            # nothing traded in this hour
+            last = min(end, start + _HOUR // timedelta(milliseconds=1)) - 1
+            return replace(call, params={**params, "startTime": str(start), "endTime": str(last)})
+        return None
+
+    def _path(self, name: str) -> str:
+        return f"api/v3/{name}" if self.options.market == "spot" else f"fapi/v1/{name}"
+
+
+def _side(buyer_is_maker: Any) -> str | None:
+    """Return the side of the aggressor: where the buyer was waiting, a seller came."""
+    return {True: "A", False: "B"}.get(buyer_is_maker)
