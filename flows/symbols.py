@@ -50,7 +50,7 @@ class Symbols:
         ]
         indices = symbols.indices.fill_null(0) if symbols.null_count else symbols.indices
         codes = np.asarray(indices.to_numpy(zero_copy_only=False))
-        positions = np.asarray([*always, _UNKNOWN], np.int64)[codes if len(found) else np.full(len(codes), -1)]
+        positions = np.asarray([*always, _UNKNOWN], np.int32)[codes if len(found) else np.full(len(codes), -1)]
         if symbols.null_count:
             positions[symbols.is_null().to_numpy(zero_copy_only=False)] = _UNKNOWN
         bounded = [code for code, intervals in enumerate(found) if intervals and always[code] == _UNKNOWN]
@@ -60,7 +60,8 @@ class Symbols:
                 for interval in found[code]:
                     inside = (codes == code) & (times >= interval.start) & (times < interval.end)
                     positions[inside] = interval.position
-        known = pa.array(positions, pa.int32(), mask=positions == _UNKNOWN)
+        unknown = positions == _UNKNOWN
+        known = pa.array(positions, mask=unknown if unknown.any() else None)
         return table.append_column(INSTRUMENT, pa.DictionaryArray.from_arrays(known, self.names))
 
     @property

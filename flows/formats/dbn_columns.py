@@ -75,14 +75,10 @@ def integers(values: Values, kind: pa.DataType, *, undefined: bool = False) -> p
 
 
 def letters(values: Values, *, none: bytes = b"\x00") -> pa.Array:
-    """Single letters; null where the byte is among `none`."""
+    """Single letters, as a dictionary; null where the byte is among `none`."""
     codes = np.ascontiguousarray(values).view(np.uint8)
     empty = np.logical_or.reduce([codes == code for code in none])
-    indices = pa.array(codes, mask=empty if empty.any() else None)
-    return _LETTERS.take(indices)
-
-
-_LETTERS: Final = pa.array([chr(code) for code in range(256)])
+    return _words(pa.array(codes, mask=empty if empty.any() else None), chr)
 
 
 def texts(values: Values) -> pa.Array:
@@ -94,9 +90,17 @@ def texts(values: Values) -> pa.Array:
 
 
 def named(values: Values, name: Callable[[int], str | None]) -> pa.Array:
-    """Numbers by their names."""
-    codes = pa.array(values).dictionary_encode()
-    return pa.array([name(number) for number in codes.dictionary.to_pylist()], TEXT).take(codes.indices)
+    """Numbers by their names, as a dictionary."""
+    return _words(pa.array(values), name)
+
+
+def _words(numbers: pa.Array, name: Callable[[int], str | None]) -> pa.Array:
+    codes = numbers.dictionary_encode()
+    words = pa.array([name(number) for number in codes.dictionary.to_pylist()], TEXT)
+    if words.null_count:
+        # in a dictionary a null would be a word
+        return words.take(codes.indices)
+    return pa.DictionaryArray.from_arrays(codes.indices, words)
 
 
 def _decimals(values: Values, units: int) -> pa.Array:

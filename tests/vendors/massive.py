@@ -281,7 +281,8 @@ def _moment(text: str, *, end: bool) -> datetime:
 def _aggregates(symbol: str, span: str, first: str, last: str, factor: int) -> Iterable[Row]:
     """Yield the bars that overlap the window: both ends are snapped outward."""
     low, high = _moment(first, end=False), _moment(last, end=True)
-    for bar in bars(symbol, span, low - 40 * _DAY if span not in _SECONDS else low - timedelta(hours=1), high + _DAY):
+    before, after = (timedelta(seconds=_SECONDS[span]),) * 2 if span in _SECONDS else (40 * _DAY, _DAY)
+    for bar in bars(symbol, span, low - before, high + after):
         begin, end = extent(bar.time, span, symbol)
         if end > low and begin <= high:
             prices = {"o": bar.open, "h": bar.high, "l": bar.low, "c": bar.close, "vw": bar.vwap}
