@@ -21,7 +21,7 @@ run: install .env
 	scripts/run
 
 test: lint services
-	pytest
+	pytest -n auto --dist worksteal
 
 lint: install
 	ruff check

@@ -6,7 +6,7 @@ import sys
 from benchmarks.machine import describe
 from benchmarks.machine import prepare
 
-NAMES = ("planning", "dbn", "ticks", "bars", "reading", "memory")
+NAMES = ("planning", "pages", "dbn", "ticks", "bars", "reading", "memory")
 
 
 def main(chosen: list[str]) -> int:

@@ -124,9 +124,10 @@ def first_rows(
     found = FirstRows(small)
 
     def look() -> None:
+        resolved = extractor.resolve(small)
         with tempfile.TemporaryDirectory(prefix="dataflow-first-rows-") as folder:
             landing = Landing(Path(folder))
-            for number, request in enumerate(islice(extractor.requests(small), _TRIES), start=1):
+            for number, request in enumerate(islice(extractor.requests(resolved), _TRIES), start=1):
                 found.requests = number
                 _look(_Look(request, number, extractor, landing, deadline), found, rows)
                 if len(found.rows) >= rows:

@@ -30,6 +30,7 @@ from urllib.parse import urljoin
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 
 from catalog.errors import AuthFailed
 from catalog.errors import ConfigError
@@ -44,6 +45,10 @@ _SHOWN: Final = 300
 #: what 429 and 418 without Retry-After mean
 _PAUSE: Final = 60.0
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+#: gives a number with a point or an exponent as its text
+_DECODER: Final = msgspec.json.Decoder(float_hook=str)
 
 
 class _Hidden(logging.Filter):
@@ -120,7 +125,11 @@ def read_json(content: bytes) -> Any:
 
     Raises ValueError (json.JSONDecodeError, UnicodeDecodeError) where it is none.
     """
-    return json.loads(content, parse_float=str, parse_constant=str)
+    try:
+        return _DECODER.decode(content)
+    except msgspec.DecodeError:
+        # what is no JSON at all fails here too; NaN, which some vendors send, is a text that refine refuses in its row
+        return json.loads(content, parse_float=str, parse_constant=str)
 
 
 @dataclass(frozen=True, slots=True)

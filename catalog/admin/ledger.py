@@ -89,7 +89,7 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
     """What ran."""
 
     list_display = (
-        "id", "kind", "source", "state", "started_at", "duration", "fetches", "rows", "rejected", "error_start",
+        "id", "kind", "source", "state", "started_at", "duration", "fetches", "cost", "rows", "rejected", "error_start",
     )  # fmt: skip
     list_select_related = ("source",)
     list_filter = ("status", "kind", ("source", AutocompleteSelectFilter), by_age("started_at", "started within"))
@@ -104,7 +104,13 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
 
     def furnish(self, rows: Sequence[Run]) -> None:
         ids = [row.pk for row in rows]
-        fetches = dict(Fetch.objects.filter(run__in=ids).order_by().values_list("run").annotate(Count("pk")))
+        fetches = {
+            run: (count, cost)
+            for run, count, cost in Fetch.objects.filter(run__in=ids)
+            .order_by()
+            .values_list("run")
+            .annotate(Count("pk"), Sum("cost"))
+        }
         sums = {
             run: (parsed, rejected)
             for run, parsed, rejected in Delivery.objects.filter(fetch__run__in=ids)
@@ -113,7 +119,7 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
             .annotate(Sum("parsed"), Sum("quarantined"))
         }
         for row in rows:
-            row.fetch_count = fetches.get(row.pk, 0)  # type: ignore[attr-defined]  # all for the columns below
+            row.fetch_count, row.spent = fetches.get(row.pk, (0, 0))  # type: ignore[attr-defined]  # for the columns below
             row.row_sums = sums.get(row.pk, (0, 0))  # type: ignore[attr-defined]
 
     @admin.display(description="took")
@@ -125,6 +131,11 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
     def fetches(self, row: Run) -> SafeString:
         """Return the number of fetches, with a link to them."""
         return linked("fetch", f"{row.fetch_count:,}", run__id__exact=row.pk)  # type: ignore[attr-defined]
+
+    @admin.display(description="cost")
+    def cost(self, row: Run) -> str:
+        """Return what the run's fetches cost, in the money of the source's budget."""
+        return f"{row.spent:,.2f}" if row.spent else ""  # type: ignore[attr-defined]
 
     @admin.display(description="rows delivered")
     def rows(self, row: Run) -> str:
@@ -190,6 +201,7 @@ class FetchAdmin(WindowMixin, ReadOnlyAdmin):
         ("source", "schema", "run"),
         ("since", "until", "fetched_at"),
         ("complete", "pages", "bytes"),
+        ("requests", "cost"),
         ("unparsable", "rejected", "landed"),
         "identity",
         "request_hash",

@@ -348,7 +348,8 @@ def _quote(missing: Sequence[Any], extractor: Any) -> str:
         return f"unknown: {error}"
     least = "" if found.exact else "at least "
     size = f", {filesizeformat(found.bytes)}" if found.bytes else ""
-    return f"{least}{found.requests:,} calls{size}, {least}{money(found.money)}"
+    price = f", {least}{money(found.money)}" if found.money else ""
+    return f"{least}{found.requests:,} call{'s'[: found.requests != 1]}{size}{price}"
 
 
 def make_extractor(source: DataSource) -> Any:

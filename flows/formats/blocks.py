@@ -3,10 +3,13 @@
 import json
 from dataclasses import dataclass
 from dataclasses import field
+from typing import Final
 
 import pyarrow as pa
 
 from catalog.schemas.refine import REJECTED
+
+_NONE: Final = REJECTED.empty_table()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Rejects:
 
     def table(self) -> pa.Table:
         """Return them as the table that quarantine keeps."""
+        if not self.rows:
+            return _NONE
         columns = [pa.array(self.rows, pa.int64())]
         columns += [pa.array(values, pa.string()) for values in (self.rules, self.reasons, self.raws)]
         return pa.table(columns, schema=REJECTED)

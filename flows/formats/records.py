@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 from typing import Final
 
@@ -49,7 +50,7 @@ def batch(
     kinds = {list if isinstance(_steps(place)[0], int) else dict for place in shape.columns.values()}
     wanted: tuple[type, ...] = tuple(kinds)
     rows = np.arange(first, first + len(records))
-    if not all(isinstance(record, wanted) for record in records):
+    if not set(map(type, records)) <= kinds:
         fits = np.array([isinstance(record, wanted) for record in records], bool)
         for position in np.flatnonzero(~fits).tolist():
             rejects.add(first + position, _SHAPE, _shown(records[position]), _shown(records[position]))
@@ -90,6 +91,11 @@ def values(records: Sequence[Any], place: Place) -> list[Any]:
     steps = _steps(place)
     if len(steps) == 1:
         (step,) = steps
+        try:
+            # nearly always every record has it; this way costs a third
+            return list(map(itemgetter(step), records))
+        except (KeyError, IndexError):
+            pass
         if isinstance(step, str):
             return [record.get(step) for record in records]
         return [record[step] if -len(record) <= step < len(record) else None for record in records]
