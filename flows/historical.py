@@ -178,7 +178,7 @@ def extract(job: Job, record: int) -> tuple[list[Shard], Outcome]:
             # trying again gives the same answer; what landed before is still delivered
             outcome.errors.append(str(error))
         fetches = {delivery.fetch.id: delivery.fetch for delivery in ledger.deliveries(job)}
-        return list(_cut(job, [fetches[number] for number in sorted(fetches)], kit)), outcome
+        return list(_cut(kit.amended(job), [fetches[number] for number in sorted(fetches)], kit)), outcome
 
 
 @task(name="transform", task_run_name="transform {shard.job.schema}", **_RETRYING)

@@ -127,6 +127,12 @@ class Landing:
             with _room(folder, 0):
                 _write(folder / "request.json", json.dumps(request, ensure_ascii=False).encode())
 
+    def amend(self, source: str, fetch: int, request: dict[str, Any]) -> None:
+        """Write down anew what a fetch asks: symbols that nobody named have become instruments."""
+        folder = self.folder(source, fetch)
+        with _room(folder, 0):
+            _write(folder / "request.json", json.dumps(request, ensure_ascii=False).encode())
+
     def request(self, source: str, fetch: int) -> dict[str, Any]:
         """Return what a fetch asked."""
         loaded: dict[str, Any] = json.loads((self.folder(source, fetch) / "request.json").read_bytes())

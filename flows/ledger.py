@@ -12,22 +12,29 @@ from typing import Any
 from typing import Final
 
 import pyarrow as pa
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Exists
 from django.db.models import F
 from django.db.models import OuterRef
 from django.utils import timezone
 
+from catalog.errors import ConfigError
 from catalog.errors import TransientError
+from catalog.keys import InstrumentName
+from catalog.models import Asset
 from catalog.models import Coverage
 from catalog.models import DataSource
 from catalog.models import Delivery
 from catalog.models import Fetch
+from catalog.models import Instrument
 from catalog.models import Quarantined
 from catalog.models import Run
+from catalog.models import TimeSeries
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
+from flows.job import SymbolInterval
 from flows.work import DeliveryRef
 from flows.work import FetchRef
 from flows.work import Tally
@@ -94,6 +101,64 @@ class CatalogLedger:
     def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
         Fetch.objects.filter(pk=fetch.id).update(complete=True, pages=pages, bytes=size, error="")
         return replace(fetch, complete=True, parts=pages)
+
+    def register(self, request: Request, fetch: FetchRef, symbols: Sequence[str]) -> tuple[InstrumentFacts, ...]:
+        source = request.job.source
+        given = str(source.options.get("unknown_asset_class", ""))
+        classes = {given} if given else {instrument.name.asset_class for instrument in request.job.instruments}
+        if len(classes) > 1:
+            raise ConfigError(
+                f"source {source.name!r}: option 'unknown_asset_class' must say what unknown symbols are: the series'"
+                f" assets are {', '.join(sorted(classes))}"
+            )
+        (asset_class,) = classes
+        wanted = [symbol for symbol in symbols if _can_be_asset(symbol, asset_class)]
+        with transaction.atomic():
+            Asset.objects.bulk_create(
+                (Asset(asset_class=asset_class, symbol=symbol) for symbol in wanted),
+                batch_size=_CHUNK,
+                ignore_conflicts=True,
+            )
+            assets = {
+                symbol: pk
+                for first in range(0, len(wanted), _CHUNK)
+                for pk, symbol in Asset.objects.filter(
+                    asset_class=asset_class, symbol__in=wanted[first : first + _CHUNK]
+                ).values_list("pk", "symbol")
+            }
+            Instrument.objects.bulk_create(
+                (Instrument(source_id=source.id, asset_id=pk) for pk in assets.values()),
+                batch_size=_CHUNK,
+                ignore_conflicts=True,
+            )
+            # an instrument that has symbols of its own is called otherwise by this vendor: it is not this one
+            plain = Instrument.objects.filter(
+                source=source.id, asset__asset_class=asset_class, symbols__isnull=True
+            ).values_list("asset_id", "pk")
+            mine = set(assets.values())
+            instruments = {asset: pk for asset, pk in plain if asset in mine}
+            concerned = TimeSeries.objects.filter(
+                source=source.id, schema=request.job.schema, extractor_type="historical", active=True
+            )
+            for series in concerned:
+                series.assets.add(*instruments)
+            made = tuple(
+                InstrumentFacts(
+                    instruments[pk],
+                    InstrumentName(source.name, asset_class, symbol),
+                    (SymbolInterval(symbol),),
+                    request.start,
+                    request.end,
+                )
+                for symbol, pk in sorted(assets.items())
+                if pk in instruments
+            )
+            Coverage.objects.bulk_create(
+                (Coverage(fetch_id=fetch.id, instrument_id=one.id, start=one.start, end=one.end) for one in made),
+                batch_size=_CHUNK,
+                ignore_conflicts=True,
+            )
+        return made
 
     def spent(self, fetch: FetchRef, requests: int, cost: Decimal) -> None:
         Fetch.objects.filter(pk=fetch.id).update(requests=F("requests") + requests, cost=F("cost") + cost)
@@ -305,6 +370,14 @@ def _holes(asked: InstrumentFacts, windows: list[tuple[datetime, datetime]]) -> 
 
 def _fetch_ref(fetch: Fetch, source: str) -> FetchRef:
     return FetchRef(fetch.pk, source, fetch.schema, fetch.fetched_at, fetch.complete, fetch.pages)
+
+
+def _can_be_asset(symbol: str, asset_class: str) -> bool:
+    try:
+        Asset(asset_class=asset_class, symbol=symbol).clean_fields()
+    except ValidationError:
+        return False
+    return True
 
 
 def _storable(text: str) -> str:

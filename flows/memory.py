@@ -1,6 +1,7 @@
 """A ledger in memory, for a bare shell and for tests: `run(job, Workshop(…, MemoryLedger(), …))`."""
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
@@ -11,8 +12,10 @@ from decimal import Decimal
 import pyarrow as pa
 
 from catalog.errors import TransientError
+from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
+from flows.job import SymbolInterval
 from flows.work import DeliveryRef
 from flows.work import FetchRef
 from flows.work import Tally
@@ -68,6 +71,23 @@ class MemoryLedger:
         done = replace(fetch, complete=True, parts=pages)
         self.fetches[fetch.id - 1] = done
         return done
+
+    def register(self, request: Request, fetch: FetchRef, symbols: Sequence[str]) -> tuple[InstrumentFacts, ...]:
+        first = 1 + max(instrument.id for asked in self.requests.values() for instrument in asked.job.instruments)
+        example = request.job.instruments[0].name
+        made = tuple(
+            InstrumentFacts(
+                first + number,
+                replace(example, symbol=symbol),
+                (SymbolInterval(symbol),),
+                request.start,
+                request.end,
+            )
+            for number, symbol in enumerate(symbols)
+        )
+        job = replace(request.job, instruments=(*request.job.instruments, *made))
+        self.requests[fetch.id] = replace(request, job=job, instruments=(*request.instruments, *made))
+        return made
 
     def spent(self, fetch: FetchRef, requests: int, cost: Decimal) -> None:
         before = self.spending.get(fetch.id, (0, Decimal(0)))

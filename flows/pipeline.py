@@ -45,6 +45,7 @@ from catalog.schemas.refine import Facts
 from catalog.schemas.refine import Ordinals
 from catalog.schemas.refine import refine as refine_rows
 from flows.delivery import Writer
+from flows.extractors.base import SYMBOL
 from flows.extractors.base import Batch
 from flows.job import InstrumentFacts
 from flows.job import Job
@@ -159,7 +160,34 @@ def _extract_once(request: Request, fetch: FetchRef, workshop: Workshop) -> Fetc
         parts += 1
         size += manifest.bytes
         workshop.progress("pages", 1)
+    if getattr(workshop.extractor.options, "unknown_symbols", "") == "register":
+        _register(request, fetch, workshop)
     return ledger.landed(fetch, parts, size)
+
+
+def _register(request: Request, fetch: FetchRef, workshop: Workshop) -> None:
+    """Make instruments of the symbols in the landed pages that the request does not name; again changes nothing.
+
+    It is done before the fetch is complete: a crash on the way leaves a fetch that is gone on with, not one whose rows
+    were refused.
+    """
+    described = undescribe(_request(fetch, workshop))
+    known = {symbol.symbol for instrument in described for symbol in instrument.symbols}
+    found: dict[str, None] = {}
+    for page in workshop.landing.pages(fetch.source, fetch.id):
+        try:
+            for batch in workshop.extractor.parse(page, {}):
+                symbols = batch.table[SYMBOL].unique().drop_null().to_pylist()
+                found |= dict.fromkeys(str(symbol) for symbol in symbols)
+        except (ConfigError, TransientError, MemoryError):
+            raise
+        except Exception:  # noqa: BLE001  # refine says what is wrong with the page
+            log.info("fetch %s, page %s: no symbols to register", fetch.id, page.manifest.part)
+    if new := [symbol for symbol in found if symbol not in known]:
+        made = workshop.ledger.register(request, fetch, new)
+        amended = replace(request, instruments=(*described, *made))
+        workshop.landing.amend(fetch.source, fetch.id, describe(amended))
+        workshop.registered.setdefault(request.job.schema, {}).update({facts.id: facts for facts in made})
 
 
 def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
@@ -169,7 +197,7 @@ def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
     instruments = undescribe(request)
     symbols = Symbols(instruments)
     facts = Facts(fetch.id, fetch.fetched_at, positive(instruments))
-    quarantine_unknown = getattr(workshop.extractor.options, "unknown_symbols", "quarantine") == "quarantine"
+    quarantine_unknown = getattr(workshop.extractor.options, "unknown_symbols", "quarantine") != "filter"
     ordinals: dict[str, Ordinals] = {}
     number = 0
     for page in pages:
@@ -300,7 +328,7 @@ def deliver(
     the others go on.
     """
     outcome = Outcome()
-    routes = {route.destination: route for route in job.routes}
+    routes = {route.destination: route for route in workshop.amended(job).routes}
     ids = {str(instrument.name): instrument.id for instrument in undescribe(_request(fetch, workshop))}
     confirmed = workshop.ledger.confirmed(fetch)
     failed: dict[Writer, Exception] = {}

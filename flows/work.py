@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
@@ -13,6 +15,7 @@ import pyarrow as pa
 
 from catalog.schemas import Schema
 from flows.extractors.base import BaseHistoricalExtractor
+from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
 from flows.job import RouteFacts
@@ -98,6 +101,12 @@ class Ledger(Protocol):
     def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
         """Mark a fetch complete: every page the vendor announced has landed."""
 
+    def register(self, request: Request, fetch: FetchRef, symbols: Sequence[str]) -> tuple[InstrumentFacts, ...]:
+        """Make instruments of symbols that nobody named, for the window of the request, and cover them by the fetch.
+
+        They join every series of the source and schema. Symbols that cannot be instruments are left out.
+        """
+
     def spent(self, fetch: FetchRef, requests: int, cost: Decimal) -> None:
         """Add to what a fetch has cost."""
 
@@ -135,6 +144,24 @@ class Workshop:
     #: checksums of pages this process landed itself: they need no reading to be known
     fresh: set[str] = field(default_factory=set)
     sleep: Callable[[float], None] = time.sleep
+    #: by schema and id: instruments that were registered while jobs ran, which their plan could not know
+    registered: dict[str, dict[int, InstrumentFacts]] = field(default_factory=dict)
+
+    def amended(self, job: Job) -> Job:
+        """Return the job with the instruments that were registered since it was planned, on all its routes."""
+        known = {instrument.id for instrument in job.instruments}
+        new = {pk: facts for pk, facts in self.registered.get(job.schema, {}).items() if pk not in known}
+        if not new:
+            return job
+        routes = tuple(
+            replace(
+                route,
+                rules=tuple(replace(rule, instruments=rule.instruments | new.keys()) for rule in route.rules),
+                home=route.home | new.keys() if route.home else route.home,
+            )
+            for route in job.routes
+        )
+        return replace(job, instruments=(*job.instruments, *new.values()), routes=routes)
 
 
 @dataclass(slots=True)

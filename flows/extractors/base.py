@@ -18,6 +18,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from catalog.asset_classes import ASSET_CLASSES
 from catalog.errors import AuthFailed
 from catalog.errors import ConfigError
 from catalog.schemas import Schema
@@ -92,6 +93,13 @@ class Patience:
             return None
         own = min(self.first * 2.0 ** (attempt - 1), self.longest) * (1 - random / 2)
         return max(own, asked or 0.0)
+
+
+def known_asset_class(name: str) -> str:
+    """Return the name of an asset class, or an empty text; ValueError names the accepted ones."""
+    if name and name not in ASSET_CLASSES:
+        raise ValueError(f"accepted: {', '.join(sorted(ASSET_CLASSES))}, or nothing")
+    return name
 
 
 class BaseExtractor(ABC):

@@ -38,6 +38,7 @@ from flows import registry
 from flows.extractors.base import SYMBOL
 from flows.extractors.base import BaseHistoricalExtractor
 from flows.extractors.base import Batch
+from flows.extractors.base import known_asset_class
 from flows.formats import containers
 from flows.formats import dbn
 from flows.formats import delimited
@@ -103,12 +104,20 @@ class FilesOptions(registry.Options):
     )
     symbol_case: Literal["as is", "upper", "lower"] = Field("as is", description="How symbols are written.")
     symbols: dict[str, str] = Field({}, description="The file's symbol (or DBN instrument id) → our vendor symbol.")
-    unknown_symbols: Literal["filter", "quarantine"] = Field(
-        "filter", description="Rows of symbols no series asks for: counted as filtered, or kept in quarantine."
+    unknown_symbols: Literal["filter", "quarantine", "register"] = Field(
+        "filter",
+        description="Rows of symbols no series asks for: counted as filtered, kept in quarantine, or stored:"
+        " the symbols become assets of the source's series.",
     )
+    unknown_asset_class: str = Field("", description="What registered symbols are; empty: as the series' other assets.")
     venue: str = Field("", max_length=50, description="Venue of every row, where the file does not say.")
     dbn_schema: str = Field("", description="DBN fragments (.frag): the schema of their records.")
     dbn_version: int = Field(3, ge=1, le=3, description="DBN fragments (.frag): their version.")
+
+    @field_validator("unknown_asset_class")
+    @classmethod
+    def _class_exists(cls, value: str) -> str:
+        return known_asset_class(value)
 
     @field_validator("timezone")
     @classmethod

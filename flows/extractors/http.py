@@ -41,6 +41,7 @@ from catalog.schemas import schema as schema_called
 from flows import registry
 from flows.extractors.base import BaseHistoricalExtractor
 from flows.extractors.base import Patience
+from flows.extractors.base import known_asset_class
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
@@ -65,9 +66,12 @@ class HttpOptions(registry.Options):
 
     base_url: str = Field(description="Where the vendor answers; a proxy, sandbox or test network goes here.")
     since: date = Field(date(2000, 1, 1), description="Nothing before this day is asked, where a series has no start.")
-    unknown_symbols: Literal["filter", "quarantine"] = Field(
-        "quarantine", description="Rows of symbols no series asks for: kept in quarantine, or counted as filtered."
+    unknown_symbols: Literal["filter", "quarantine", "register"] = Field(
+        "quarantine",
+        description="Rows of symbols no series asks for: kept in quarantine, counted as filtered, or stored:"
+        " the symbols become assets of the source's series.",
     )
+    unknown_asset_class: str = Field("", description="What registered symbols are; empty: as the series' other assets.")
     requests_per_minute: float = Field(0, ge=0, description="Your plan's limit; 0: the vendor's default.")
     price_per_request: Decimal = Field(Decimal(0), ge=0, description="For quotes and the monthly budget.")
     timeout: float = Field(30, gt=0, le=600, description="Seconds to wait for the vendor to go on.")
@@ -76,6 +80,11 @@ class HttpOptions(registry.Options):
     attempts: int = Field(5, ge=1, le=100, description="Times a failing request is sent before its fetch is left.")
     first_pause: float = Field(1, ge=0, le=600, description="Seconds before the second attempt; they double.")
     longest_pause: float = Field(60, ge=0, le=3600, description="Longest wait for a vendor that asks to wait.")
+
+    @field_validator("unknown_asset_class")
+    @classmethod
+    def _class_exists(cls, value: str) -> str:
+        return known_asset_class(value)
 
     @field_validator("base_url")
     @classmethod

@@ -63,6 +63,15 @@ def test_flow_does_the_main_job_and_its_tasks_are_recorded(database: str, data: 
     assert set(historical("prices").values()) == {0}
 
 
+def test_flow_stores_the_symbols_it_registers(data: Path) -> None:
+    made = series("a", ["AAPL"], symbol_column="Symbol", unknown_symbols="register")
+    rows = "".join(f"{symbol},2024-01-02,10,11,9,10,5\n" for symbol in ("AAPL", "MSFT", "IBM"))
+    (data / "all.csv").write_text("Symbol,Date,Open,High,Low,Close,Volume\n" + rows)
+    assert historical("prices")["new"] == 3
+    assert made.assets.count() == 3
+    assert set(historical("prices").values()) == {0}
+
+
 def test_flow_fails_with_what_failed_after_doing_the_rest(database: str, data: Path) -> None:
     series("a", ["AAPL", "IBM"])
     daily_csv(data / "AAPL.csv", days(4))

@@ -122,6 +122,19 @@ def test_what_passes_changes_nothing(stand_in: StandIn, fault: str, tmp_path: Pa
     assert len(bench.slept) == 2
 
 
+@pytest.mark.parametrize(("fault", "seconds"), [("kind", 0.0), ("slow", 0.001)])
+@each_vendor()
+def test_what_is_only_odd_is_taken(stand_in: StandIn, fault: str, seconds: float, tmp_path: Path) -> None:
+    """A wrong content type says nothing of the body, and a body that trickles in is whole at its end."""
+    schema = first_schema(stand_in)
+    bench = Bench(stand_in, tmp_path)
+    stand_in.fail(fault, times=2, seconds=seconds)
+    symbols = list(stand_in.symbols[schema])
+    outcome = bench.run(bench.job(schema, symbols, *stand_in.windows[schema]))
+    assert (outcome.errors, bench.slept) == ([], [])
+    expect(bench, schema, symbols)
+
+
 @each_vendor()
 def test_a_fault_in_every_other_answer_is_survived(stand_in: StandIn, tmp_path: Path) -> None:
     schema = first_schema(stand_in)
