@@ -24,6 +24,9 @@ from catalog.schemas.base import INT32
 from catalog.schemas.base import INT64
 from catalog.schemas.base import ORDINAL
 from catalog.schemas.base import ROW
+from catalog.schemas.base import TEXT
+from catalog.schemas.base import Check
+from catalog.schemas.base import Column
 from catalog.schemas.base import Schema
 from catalog.schemas.conform import conform
 
@@ -39,6 +42,9 @@ REJECTED: Final = pa.schema(
 # vendors' clocks run ahead a little; a bar of a later day is no fact yet
 _AHEAD: Final = timedelta(days=1)
 _SHOWN: Final = 120
+_WORDS: Final = pa.dictionary(INT32, TEXT)
+#: rows hashed at once, so that what lies between two steps stays in the processor's cache
+_CACHED: Final = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,27 @@ class Refined:
 
 
 @dataclass(slots=True)
+class _Block:
+    """The hashes of the rows between two times, ends included; sorted when they are first searched."""
+
+    low: int
+    high: int
+    hashes: np.ndarray
+    ordered: bool = False
+
+    def count(self, keys: np.ndarray) -> np.ndarray:
+        """Return how many rows have each key."""
+        if not self.ordered:
+            self.hashes.sort()
+            self.ordered = True
+        at = np.searchsorted(self.hashes, keys)
+        found = np.flatnonzero(self.hashes[np.minimum(at, len(self.hashes) - 1)] == keys)
+        counts = np.zeros(len(keys), np.int64)
+        counts[found] = np.searchsorted(self.hashes, keys[found], side="right") - at[found]
+        return counts
+
+
+@dataclass(slots=True)
 class Ordinals:
     """Counts the repeats of a key over all batches of one fetch, in vendor order.
 
@@ -71,37 +98,64 @@ class Ordinals:
     orders its rows; two keys that share a hash would only number a first row 1 instead of 0.
     """
 
-    #: for each batch: first and last time, its hashes, and those that came more than once with their counts
-    blocks: list[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    blocks: list[_Block] = field(default_factory=list)
 
     def number(self, hashes: np.ndarray, time: np.ndarray) -> np.ndarray:
-        """Return for each row how many rows of this fetch had its key before."""
+        """Return for each row how many rows of this fetch had its key before. Keeps `hashes` and reorders them."""
         if not len(hashes):
             return np.zeros(0, np.int32)
-        order = np.argsort(hashes, kind="stable")
-        ordered = hashes[order]
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        counts = np.diff(np.r_[starts, len(ordered)])
-        unique = ordered[starts]
-        before = np.zeros(len(unique), np.int64)
-        low, high = int(time.min()), int(time.max())
-        for block_low, block_high, block_hashes, repeated, times in self.blocks:
-            if block_low <= high and low <= block_high:
-                before += _found(block_hashes, unique)
-                if len(repeated):
-                    at = np.minimum(np.searchsorted(repeated, unique), len(repeated) - 1)
-                    before += np.where(repeated[at] == unique, times[at] - 1, 0)
+        if _ascends(time):
+            return self._number(hashes, time)
+        order = np.argsort(time, kind="stable")
         ordinals = np.empty(len(hashes), np.int32)
-        ordinals[order] = np.arange(len(ordered)) - np.repeat(starts - before, counts)
-        several = counts > 1
-        self.blocks.append((low, high, unique, unique[several], counts[several]))
+        ordinals[order] = self._number(hashes[order], time[order])
         return ordinals
 
+    def _number(self, hashes: np.ndarray, time: np.ndarray) -> np.ndarray:
+        """Number rows in the order of their times: a key holds the time, so its rows are near each other.
 
-def _found(ordered: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return 1 for each wanted hash that is among the ordered ones, else 0."""
-    at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-    return np.asarray(ordered[at] == wanted).astype(np.int64)
+        Most keys come once, or in neighbouring rows. Only those that share their time with another key, or lie
+        where an earlier block has rows, have to be looked for.
+        """
+        low, high = int(time[0]), int(time[-1])
+        starts = np.flatnonzero(np.r_[True, hashes[1:] != hashes[:-1]])
+        counts = np.diff(np.r_[starts, len(hashes)])
+        times = time[starts]
+        unsure = np.zeros(len(starts), bool)
+        shared = times[1:] == times[:-1]
+        unsure[1:] = shared
+        unsure[:-1] |= shared
+        met = []
+        for block in self.blocks:
+            if block.low <= high and low <= block.high:
+                first, end = times.searchsorted(block.low), times.searchsorted(block.high, side="right")
+                if first < end:
+                    unsure[first:end] = True
+                    met.append(block)
+        before = np.zeros(len(starts), np.int64)
+        sought = np.flatnonzero(unsure)
+        if len(sought):
+            before[sought] = _before(hashes[starts[sought]], counts[sought], met)
+        # the last time is a block of its own: where the vendor keeps to the order, the next batch can meet only that
+        last = int(np.searchsorted(time, high))
+        if last:
+            self.blocks.append(_Block(low, int(time[last - 1]), hashes[:last]))
+        self.blocks.append(_Block(high, high, hashes[last:]))
+        return (np.arange(len(hashes)) - np.repeat(starts - before, counts)).astype(np.int32)
+
+
+def _before(keys: np.ndarray, counts: np.ndarray, earlier: list[_Block]) -> np.ndarray:
+    """Return how many rows had a key before, for keys in vendor order that `counts` neighbouring rows have."""
+    order = np.argsort(keys, kind="stable")
+    ordered, sizes = keys[order], counts[order]
+    passed = np.cumsum(sizes) - sizes
+    firsts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    unique, base = ordered[firsts], passed[firsts]
+    for block in earlier:
+        base -= block.count(unique)
+    before = np.empty(len(keys), np.int64)
+    before[order] = passed - np.repeat(base, np.diff(np.r_[firsts, len(keys)]))
+    return before
 
 
 def refine(schema: Schema, table: pa.Table, facts: Facts, ordinals: Ordinals) -> Refined:
@@ -146,10 +200,13 @@ def _conform(schema: Schema, table: pa.Table) -> tuple[pa.Table, list[_Fault], i
     rounded = 0
     for column in schema.columns:
         if column.name not in table.column_names:
-            filler = pa.scalar(column.absent, column.type)
-            columns[column.name] = pa.repeat(filler, table.num_rows)
+            columns[column.name] = _filler(column, table.num_rows)
             continue
-        result = conform(_array(table[column.name]), column)
+        raw = _array(table[column.name])
+        if _is_words(raw, column):
+            columns[column.name] = raw
+            continue
+        result = conform(raw, column)
         array = result.array
         rounded += result.rounded
         if result.bad is not None:
@@ -170,22 +227,76 @@ def _conform(schema: Schema, table: pa.Table) -> tuple[pa.Table, list[_Fault], i
     return pa.table(columns), faults, rounded
 
 
+def _filler(column: Column, rows: int) -> pa.Array:
+    """What a column holds that the data lack."""
+    if column.type != TEXT:
+        return pa.repeat(pa.scalar(column.absent, column.type), rows)
+    if column.absent is None:
+        return pa.nulls(rows, _WORDS)
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([column.absent], TEXT))
+
+
+def _is_words(array: pa.Array, column: Column) -> bool:
+    """Whether a column of texts came as a dictionary of sound words and may stay one.
+
+    A few words instead of every row are then checked, hashed and moved; they are written out at the end.
+    """
+    if array.type != _WORDS or column.type != TEXT or array.dictionary.null_count:
+        return False
+    if array.null_count and not column.null:
+        return False
+    return conform(array.dictionary, column).bad is None
+
+
 def _check(schema: Schema, table: pa.Table, facts: Facts) -> list[_Fault]:
     faults: list[_Fault] = []
     latest = pa.scalar(facts.fetched_at + _AHEAD, pa.timestamp("us", "UTC")).cast(table[schema.time].type)
-    ahead = pc.fill_null(pc.greater(table[schema.time], latest), False)
-    if not schema.announced and pc.any(ahead).as_py():
+    if not schema.announced and pc.greater(pc.max(table[schema.time]), latest).as_py():
+        ahead = pc.fill_null(pc.greater(table[schema.time], latest), False)
         faults.append((_numpy(ahead), f"{schema.time} is not in the future", (schema.time,)))
     for check in schema.checks:
-        broken = pc.fill_null(pc.invert(check.keeps(table)), False)
-        if not pc.any(broken).as_py():
+        if check.positive_only and not facts.positive:
             continue
-        mask = _numpy(broken)
+        words = [name for name in check.columns if table[name].type == _WORDS]
+        if words and len(check.columns) == 1 and _all_kept(check, _array(table[words[0]])):
+            continue
+        checked = table
+        for name in words:
+            checked = checked.set_column(checked.column_names.index(name), name, _written(_array(table[name])))
+        keeps = check.keeps(checked)
+        if pc.all(keeps).as_py():
+            continue
+        mask = _numpy(pc.fill_null(pc.invert(keeps), False))
         if check.positive_only:
             mask = mask & _is_positive(table, facts)
         if mask.any():
             faults.append((mask, check.rule, check.columns))
     return faults
+
+
+def _all_kept(check: Check, array: pa.DictionaryArray) -> bool:
+    """Whether each word keeps a rule about its column alone, those that no row has included."""
+    words = array.dictionary
+    if array.null_count:
+        words = pa.concat_arrays([words, pa.nulls(1, TEXT)])
+    return bool(pc.all(check.keeps(pa.table({check.columns[0]: words}))).as_py())
+
+
+def _written(array: pa.DictionaryArray) -> pa.Array:
+    """Write out a column of words. Those of one length, as letters are, lie evenly: that is quickly laid out."""
+    rows = len(array)
+    if array.null_count == rows:
+        return pa.nulls(rows, TEXT)
+    sizes = pc.min_max(pc.binary_length(array.dictionary)).as_py()
+    width = sizes["max"]
+    if array.null_count or sizes["min"] != width or width * rows >= 2**31:
+        return array.cast(TEXT)
+    letters = b""
+    if width:
+        words = np.frombuffer("".join(array.dictionary.to_pylist()).encode(), np.dtype((np.void, width)))
+        letters = words.take(array.indices.to_numpy(zero_copy_only=False))
+    offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
+    return pa.Array.from_buffers(TEXT, rows, [None, pa.py_buffer(offsets), pa.py_buffer(letters)])
 
 
 def _is_positive(table: pa.Table, facts: Facts) -> np.ndarray:
@@ -206,7 +317,7 @@ def _order(
     if schema.repeats:
         hashes = _hash(schema, table, instrument, time)
         table = table.append_column(pa.field(ORDINAL, INT32), pa.array(ordinals.number(hashes, time), INT32))
-        order = None if _ascending(codes, time) else np.lexsort((time, codes))
+        order = None if _ascending(codes, time) else _by_instrument(codes, time, len(instrument.dictionary))
     elif _ascending(codes, time, strictly=True):
         # most vendors send bars in order: then no key comes twice, and nothing has to move
         order = None
@@ -224,9 +335,24 @@ def _order(
         order = order[~drop]
     if order is not None:
         table = table.take(pa.array(order))
-    arrays = [*table.columns, pa.chunked_array([pa.repeat(pa.scalar(facts.fetch_id, INT64), table.num_rows)])]
-    accepted = pa.table(dict(zip([*table.column_names, FETCH_ID], arrays, strict=True)))
-    return accepted.select(schema.arrow.names).cast(schema.arrow), duplicates, conflict
+    columns = {
+        name: _written(_array(column)) if name != INSTRUMENT and column.type == _WORDS else column
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    columns[FETCH_ID] = pa.array(np.full(table.num_rows, facts.fetch_id, np.int64))
+    return pa.table(columns).select(schema.arrow.names).cast(schema.arrow), duplicates, conflict
+
+
+def _ascends(time: np.ndarray) -> bool:
+    return bool(np.all(time[1:] >= time[:-1]))
+
+
+def _by_instrument(codes: np.ndarray, time: np.ndarray, instruments: int) -> np.ndarray:
+    """Return the order of instrument and time."""
+    if instruments <= 2**16 and _ascends(time):
+        # vendors mostly send by time: what is left is to part the instruments, and 16 bits are sorted without comparing
+        return np.argsort(codes.astype(np.uint16), kind="stable")
+    return np.lexsort((time, codes))
 
 
 def _ascending(codes: np.ndarray, time: np.ndarray, *, strictly: bool = False) -> bool:
@@ -259,31 +385,43 @@ def _duplicates(
 
 def _hash(schema: Schema, table: pa.Table, instrument: pa.DictionaryArray, time: np.ndarray) -> np.ndarray:
     """Hash the key without its ordinal; the same key gives the same hash in every batch and process."""
-    total = _hash_text(instrument) ^ _mix(time.view(np.uint64))
+    total = _mix(time)
+    parts: list[np.ndarray | np.uint64] = [_hash_text(instrument)]
     for name in schema.identity:
         array = _array(table[name])
-        part = (
-            _hash_text(array.dictionary_encode())
-            if pa.types.is_string(array.type)
-            else _mix(array.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64))
-        )
-        total = _mix(total * np.uint64(31) + part)
-    return np.asarray(total)
+        if pa.types.is_string(array.type):
+            array = array.dictionary_encode()
+        is_text = pa.types.is_dictionary(array.type)
+        parts.append(_hash_text(array) if is_text else _mix(array.cast(INT64).to_numpy(zero_copy_only=False)))
+    # each part is mixed already, so that a sum with odd factors is as good as another mix
+    for part in parts:
+        total *= np.uint64(31)
+        total += part
+    return total
 
 
-def _hash_text(array: pa.DictionaryArray) -> np.ndarray:
+def _hash_text(array: pa.DictionaryArray) -> np.ndarray | np.uint64:
+    """Return the hash of each row's word; a single one where there is one word only."""
     words = np.asarray(array.dictionary.to_pylist(), dtype=object)
-    hashed = pd.util.hash_array(words, categorize=False) if len(words) else np.zeros(0, np.uint64)
-    return np.asarray(np.asarray(hashed)[array.indices.to_numpy(zero_copy_only=False)])
+    hashed = np.asarray(pd.util.hash_array(words, categorize=False) if len(words) else np.zeros(0, np.uint64))
+    return (
+        np.uint64(hashed[0]) if len(hashed) == 1 else np.asarray(hashed[array.indices.to_numpy(zero_copy_only=False)])
+    )
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
     # the finaliser of splitmix64 (Steele, Lea, Flood 2014)
-    values = values ^ (values >> np.uint64(30))
-    values = values * np.uint64(0xBF58476D1CE4E5B9)
-    values = values ^ (values >> np.uint64(27))
-    values = values * np.uint64(0x94D049BB133111EB)
-    return np.asarray(values ^ (values >> np.uint64(31)))
+    whole = values.view(np.uint64)
+    mixed = np.empty(len(whole), np.uint64)
+    for start in range(0, len(whole), _CACHED):
+        part, given = mixed[start : start + _CACHED], whole[start : start + _CACHED]
+        np.right_shift(given, np.uint64(30), out=part)
+        part ^= given
+        part *= np.uint64(0xBF58476D1CE4E5B9)
+        part ^= part >> np.uint64(27)
+        part *= np.uint64(0x94D049BB133111EB)
+        part ^= part >> np.uint64(31)
+    return mixed
 
 
 def _rejected(table: pa.Table, faults: list[_Fault], bad: np.ndarray) -> pa.Table:
@@ -315,12 +453,18 @@ def _sentence(rule: str, columns: tuple[str, ...], values: dict[str, Any]) -> st
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
     array = _array(column)
+    if array.type == _WORDS:
+        # the words of a dictionary may come twice
+        array = _written(array)
     if pa.types.is_string(array.type):
         return np.asarray(array.dictionary_encode().indices.to_numpy(zero_copy_only=False))
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        # to combine one chunk would copy it
+        return column.chunk(0)
     combined = column.combine_chunks()
     return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
 

@@ -1,5 +1,7 @@
 """Refine: every row comes out once, values are exact, repeats are numbered, nothing is repaired."""
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
@@ -183,10 +185,89 @@ def test_repeats_are_numbered_in_vendor_order_however_the_batches_are_cut(
     edges = sorted({0, len(keys), *(cut for cut in cuts if cut < len(keys))})
     for low, high in pairwise(edges):
         part = trades([k[0] for k in keys[low:high]], [k[1] for k in keys[low:high]], list(range(low + 1, high + 1)))
-        for row in refine(TRADES, part, FACTS, ordinals).accepted.to_pylist():
+        accepted = refine(TRADES, part, FACTS, ordinals).accepted.to_pylist()
+        assert accepted == sorted(accepted, key=lambda row: row["ts_event"].value)
+        for row in accepted:
             nanoseconds = row["ts_event"].value
             found.setdefault((nanoseconds, row["sequence"]), {})[row["ordinal"]] = int(row["price"])
     assert {key: [numbered[index] for index in range(len(numbered))] for key, numbered in found.items()} == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30), st.integers(1, 30)), min_size=1, max_size=8),
+    st.sampled_from(["by time", "by instrument", "newest first", "any"]),
+    st.integers(1, 4),
+)
+def test_repeats_are_counted_whatever_the_order_of_rows_and_blocks(
+    seed: int, blocks: list[tuple[int, int, int]], order: str, distinct: int
+) -> None:
+    random = np.random.default_rng(seed)
+    ordinals, seen = Ordinals(), Counter[tuple[int, int, int]]()
+    if order == "by time":
+        blocks = sorted(blocks, key=lambda block: block[1])
+    for size, first, width in blocks:
+        time = random.integers(first, first + width, size)
+        instrument, rest = random.integers(0, 3, size), random.integers(0, distinct, size)
+        place = {
+            "by time": np.argsort(time, kind="stable"),
+            "by instrument": np.lexsort((time, instrument)),
+            "newest first": np.argsort(-time, kind="stable"),
+            "any": np.arange(size),
+        }[order]
+        keys = list(zip(time[place].tolist(), instrument[place].tolist(), rest[place].tolist(), strict=True))
+        # one hash for one key, in no order
+        hashes = np.array([(a * 1009 + b * 101 + c + 1) * 0x9E3779B97F4A7C15 % 2**64 for a, b, c in keys], np.uint64)
+        expected = []
+        for key in keys:
+            expected.append(seen[key])
+            seen[key] += 1
+        assert ordinals.number(hashes, time[place]).tolist() == expected
+    # eight bytes a row are all that is kept
+    assert sum(block.hashes.nbytes for block in ordinals.blocks) == 8 * sum(size for size, _, _ in blocks)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "", "A", "B", "C", "N", "AB", "é", "a\x00b", "x" * 513]),
+            st.sampled_from([None, "", "XNAS", "ARCX", "GLBX", "x" * 513]),
+            st.integers(1, 5),
+        ),
+        max_size=12,
+    ),
+    st.lists(st.sampled_from(["A", "N", "unused", "\x00"]), max_size=3),
+)
+def test_texts_in_a_dictionary_are_refined_as_texts_are(
+    rows: list[tuple[str | None, str | None, int]], more: list[str]
+) -> None:
+    def encoded(values: Sequence[str | None]) -> pa.Array:
+        # a word may stand in a dictionary twice, or be of no row
+        words, places = list(more), list[int | None]()
+        for value in values:
+            places.append(None if value is None else len(words))
+            words += [] if value is None else [value]
+        return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(words, pa.string()))
+
+    moments = [row[2] for row in rows]
+    sides, venues = [row[0] for row in rows], [row[1] for row in rows]
+    for schema, plain in (
+        (
+            "trades",
+            trades(moments, [1] * len(rows), [5] * len(rows)).append_column("side", pa.array(sides, pa.string())),
+        ),
+        ("ohlcv-1d", bars([{"ts_event": day(moment)} for moment in moments])),
+    ):
+        held = plain
+        if schema == "trades":
+            held = plain.set_column(plain.column_names.index("side"), "side", encoded(sides))
+        one = refined(plain.append_column("venue", pa.array(venues, pa.string())), schema)
+        other = refined(held.append_column("venue", encoded(venues)), schema)
+        assert one.accepted.equals(other.accepted)
+        assert one.rejected.equals(other.rejected)
+        assert (one.duplicates, one.rounded) == (other.duplicates, other.rounded)
 
 
 @settings(max_examples=80, deadline=None)
@@ -216,10 +297,15 @@ def test_hashes_of_keys_are_the_same_in_every_process() -> None:
     ordinals = Ordinals()
     refine(TRADES, trades([1, 1], [2, 2], [3, 4]), FACTS, ordinals)
     (block,) = ordinals.blocks
-    assert block[2].tolist() == [block[2][0]]
+    assert block.hashes.tolist() == [block.hashes[0]] * 2
     again = Ordinals()
     refine(TRADES, trades([1], [2], [9]), FACTS, again)
-    assert np.array_equal(again.blocks[0][2], block[2])
+    assert again.blocks[0].hashes[0] == block.hashes[0]
+    # what came as a dictionary, and beside another word, is the same key
+    for venue in (pa.array(["", ""]), pa.array(["", "XNAS"]).dictionary_encode()):
+        other = Ordinals()
+        refine(TRADES, trades([1, 5], [2, 2], [9, 9]).append_column("venue", venue), FACTS, other)
+        assert other.blocks[0].hashes[0] == block.hashes[0]
 
 
 def event(schema: str, moment: datetime, **values: str) -> pa.Table:
