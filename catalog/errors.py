@@ -8,6 +8,7 @@
         ├── AuthFailed         the credential was refused
         ├── NotEntitled        the credential is good, the data are not in the subscription
         ├── UnknownSymbol      the vendor does not know what was asked for
+        ├── OtherQuestion      what has landed answers another question than is asked now
         ├── Damaged            bytes that cannot be what they claim to be (cut, wrong checksum)
         └── SchemaMismatch     the data have another shape than the schema declares
 
@@ -57,6 +58,10 @@ class NotEntitled(PermanentError):
 
 class UnknownSymbol(PermanentError):
     """The vendor does not know the symbol; other symbols are not concerned."""
+
+
+class OtherQuestion(PermanentError):
+    """Landed pages answer another question than is asked now: options have changed; the fetch is begun anew."""
 
 
 class Damaged(PermanentError):

@@ -18,7 +18,7 @@ from flows.work import Workshop
 
 def missing(job: Job, kit: Workshop) -> list[Request]:
     """Return the requests that running a job would send."""
-    requests = kit.extractor.requests(job)
+    requests = kit.extractor.requests(kit.extractor.resolve(job))
     if job.again:
         return list(requests)
     return [part for request in requests for part in kit.ledger.missing(request)]
@@ -43,18 +43,24 @@ def spent(source: int) -> Decimal:
     return fetches.aggregate(total=Sum("cost"))["total"] or Decimal(0)
 
 
+def money_left(source: int) -> Decimal | None:
+    """Return what a source may still cost this month; None where it has no budget."""
+    budget = DataSource.objects.values_list("monthly_budget", flat=True).get(pk=source)
+    return None if budget is None else budget - spent(source)
+
+
 def check_budget(jobs: Sequence[Job], kit: Workshop) -> None:
     """Refuse jobs of one source that would cost more than is left of its budget; ConfigError has the figures."""
-    budget = DataSource.objects.values_list("monthly_budget", flat=True).get(pk=jobs[0].source.id)
-    if budget is None:
+    left = money_left(jobs[0].source.id)
+    if left is None:
         return
     needed = sum((quote(missing(job, kit), kit) for job in jobs), Quote(bytes=0))
-    already = spent(jobs[0].source.id)
-    if needed.money and already + needed.money > budget:
+    if needed.money > max(left, Decimal(0)):
+        budget = left + spent(jobs[0].source.id)
         least = "" if needed.exact else "at least "
         raise ConfigError(
             f"source {jobs[0].source.name!r}: this run would cost {least}{money(needed.money)} in {needed.requests:,}"
-            f" requests; of the month's budget of {money(budget)} {money(max(budget - already, Decimal(0)))} are left."
+            f" requests; of the month's budget of {money(budget)} {money(max(left, Decimal(0)))} are left."
             " Ask for less, raise the budget, or run with --allow-cost"
         )
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from typing import Final
 
@@ -27,13 +29,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import Task
 from prefect.tasks import exponential_backoff
 
-from catalog.errors import ConfigError
-from catalog.errors import PermanentError
+from catalog.errors import DataflowError
 from catalog.errors import TransientError
 from catalog.models import Run
 from flows import refined
 from flows.claims import claim
 from flows.costs import check_budget
+from flows.costs import money_left
 from flows.derive import store_indicators
 from flows.job import Job
 from flows.ledger import CatalogLedger
@@ -111,7 +113,7 @@ def historical(
         with claim(f"source-{number}"), recorded(number, selection.describe(), flow_run=run_id) as record:
             if not allow_cost:
                 check_budget(jobs, _kit(jobs[0], CatalogLedger(record)))
-            outcome = _run(jobs, record.pk)
+            outcome = _run(jobs, record.pk, allow_cost)
             record.error = "\n".join(outcome.errors)[:10_000]
     _publish(source, outcome)
     if outcome.errors:
@@ -120,10 +122,10 @@ def historical(
     return {name: getattr(total, name) for name in Tally.__slots__}
 
 
-def _run(jobs: Sequence[Job], record: int) -> Outcome:
+def _run(jobs: Sequence[Job], record: int, allow_cost: bool) -> Outcome:
     outcome = Outcome()
     shards: list[Shard] = []
-    for extracting in [extract.submit(job, record) for job in jobs]:
+    for extracting in [extract.submit(job, record, allow_cost) for job in jobs]:
         with _noting(outcome):
             cut, made = extracting.result()
             shards += cut
@@ -166,16 +168,18 @@ def plan_jobs(selection: Selection) -> list[Job]:
 
 
 @task(name="extract", task_run_name="extract {job.schema}", **_RETRYING)
-def extract(job: Job, record: int) -> tuple[list[Shard], Outcome]:
+def extract(job: Job, record: int, allow_cost: bool = False) -> tuple[list[Shard], Outcome]:
     """Land what a job lacks; returns the landed fetches that some destination waits for, cut in shards."""
     with database_connections():
         ledger = CatalogLedger(Run.objects.get(pk=record))
         kit = _kit(job, ledger)
+        if not allow_cost:
+            kit = replace(kit, left=partial(money_left, job.source.id))
         outcome = Outcome()
         try:
             extract_missing(job, kit, outcome)
-        except (ConfigError, PermanentError) as error:
-            # trying again gives the same answer; what landed before is still delivered
+        except DataflowError as error:
+            # what may pass was tried again already; what has landed is delivered
             outcome.errors.append(str(error))
         fetches = {delivery.fetch.id: delivery.fetch for delivery in ledger.deliveries(job)}
         return list(_cut(kit.amended(job), [fetches[number] for number in sorted(fetches)], kit)), outcome

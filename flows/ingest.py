@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Callable
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
 from catalog.errors import DataflowError
 from flows.claims import claim
 from flows.costs import check_budget
+from flows.costs import money_left
 from flows.derive import store_indicators
 from flows.job import Job
 from flows.ledger import CatalogLedger
@@ -62,6 +65,7 @@ def run_source(
             kit = workshop(source, ledger, lambda what, count: progress(source.name, what, count))
             if again_from is None and not selection.allow_cost:
                 check_budget(jobs, kit)
+                kit = replace(kit, left=partial(money_left, source.id))
             for job in jobs:
                 if again_from is None:
                     outcome.add(run(job, kit))

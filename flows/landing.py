@@ -34,6 +34,8 @@ from catalog.keys import encode
 _BLOCK: Final = 1 << 20
 # stop while there is still room for the database, its journal and the operating system
 _RESERVE_BYTES: Final = 64 << 20
+# seconds: a disk does not get emptier by asking a vendor again
+_WAIT_FOR_ROOM: Final = 3600.0
 # level 1 keeps up with the disk; a page is written once and seldom read
 _ZSTD_LEVEL: Final = 1
 
@@ -127,6 +129,12 @@ class Landing:
             with _room(folder, 0):
                 _write(folder / "request.json", json.dumps(request, ensure_ascii=False).encode())
 
+    def check_room(self) -> None:
+        """Raise TransientError when the disk is full: what is bought now could not land."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with _room(self.root, 0):
+            return
+
     def amend(self, source: str, fetch: int, request: dict[str, Any]) -> None:
         """Write down anew what a fetch asks: symbols that nobody named have become instruments."""
         folder = self.folder(source, fetch)
@@ -209,10 +217,13 @@ def _room(folder: Path, size: int) -> Iterator[None]:
     free = shutil.disk_usage(folder).free
     advice = "free some space and run again: what has landed is kept and not fetched again"
     if free < _RESERVE_BYTES + size:
-        raise TransientError(f"landing {folder} has {free >> 20} MiB free, {_RESERVE_BYTES >> 20} are kept; {advice}")
+        raise TransientError(
+            f"landing {folder} has {free >> 20} MiB free, {_RESERVE_BYTES >> 20} are kept; {advice}",
+            retry_after=_WAIT_FOR_ROOM,
+        )
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TransientError(f"landing {folder}: disk full; {advice}") from error
+            raise TransientError(f"landing {folder}: disk full; {advice}", retry_after=_WAIT_FOR_ROOM) from error
         raise

@@ -1,6 +1,7 @@
 """The ledger over the catalog's tables: what was fetched, delivered, refused. Our record, not Prefect's."""
 
 import hashlib
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -31,6 +32,10 @@ from catalog.models import Instrument
 from catalog.models import Quarantined
 from catalog.models import Run
 from catalog.models import TimeSeries
+from catalog.schemas import Schema
+from catalog.schemas import bar_open
+from catalog.schemas import bars_end
+from catalog.schemas import schema as schema_called
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
@@ -57,10 +62,11 @@ class CatalogLedger:
         parts: list[list[InstrumentFacts]] = []
         covered = _covered(request)
         settled = DataSource.objects.values_list("settled_after", flat=True).get(pk=request.job.source.id)
+        schema = schema_called(request.job.schema)
         for instrument in request.instruments:
             windows = [
                 # what a vendor was asked by window covers nothing that had not happened, or settled, by then
-                (start, end if request.identity else min(end, fetched_at - settled))
+                (start, end if request.identity else min(end, _settled(schema, fetched_at - settled)))
                 for start, end, fetched_at in covered.get(instrument.id, ())
             ]
             for number, hole in enumerate(_holes(instrument, windows)):
@@ -72,13 +78,13 @@ class CatalogLedger:
     def open_fetch(self, request: Request) -> FetchRef:
         digest = request_hash(request)
         with transaction.atomic():
-            fetch = (
-                Fetch.objects.filter(
-                    source_id=request.job.source.id, schema=request.job.schema, request_hash=digest, complete=False
-                )
-                .order_by("id")
-                .first()
+            unfinished = Fetch.objects.filter(
+                source_id=request.job.source.id, schema=request.job.schema, request_hash=digest, complete=False
             )
+            if request.job.again:
+                # what another run began is not "again"
+                unfinished = unfinished.filter(run=self.run)
+            fetch = unfinished.order_by("id").first()
             if fetch is None:
                 fetch = Fetch.objects.create(
                     run=self.run,
@@ -98,7 +104,37 @@ class CatalogLedger:
                 )
         return _fetch_ref(fetch, request.job.source.name)
 
-    def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
+    def unfinished(self, job: Job) -> list[Request]:
+        known = {instrument.id: instrument for instrument in job.instruments}
+        found = []
+        begun = Fetch.objects.filter(source_id=job.source.id, schema=job.schema, complete=False, identity="")
+        for fetch in begun.exclude(request_hash="").order_by("id").prefetch_related("coverage"):
+            windows = list(fetch.coverage.all())
+            # a part of what is asked now, and nothing else: it costs no more than the job would
+            inside = windows and all(
+                window.instrument_id in known
+                and known[window.instrument_id].start <= window.start
+                and window.end <= known[window.instrument_id].end
+                for window in windows
+            )
+            if inside:
+                instruments = tuple(
+                    replace(known[window.instrument_id], start=window.start, end=window.end) for window in windows
+                )
+                request = Request(job, instruments)
+                if request_hash(request) == fetch.request_hash:
+                    found.append(request)
+        return found
+
+    def abandon(self, fetch: FetchRef, reason: str) -> None:
+        Fetch.objects.filter(pk=fetch.id).update(request_hash="", error=reason[:10_000])
+
+    def landed(self, fetch: FetchRef, pages: int, size: int, without: Collection[str] = ()) -> FetchRef:
+        if without:
+            for one in Coverage.objects.filter(fetch_id=fetch.id).select_related("instrument__asset"):
+                symbols = {each.symbol for each in one.instrument.symbols.all()} or {one.instrument.asset.symbol}
+                if symbols <= set(without):
+                    one.delete()
         Fetch.objects.filter(pk=fetch.id).update(complete=True, pages=pages, bytes=size, error="")
         return replace(fetch, complete=True, parts=pages)
 
@@ -328,6 +364,9 @@ def request_hash(request: Request) -> str:
     digest = hashlib.sha256(request.identity.encode())
     for instrument in sorted(request.instruments, key=lambda item: item.id):
         digest.update(f"|{instrument.id},{instrument.start.isoformat()},{instrument.end.isoformat()}".encode())
+        # a symbol that was corrected asks something else
+        for symbol in instrument.symbols:
+            digest.update(f",{symbol.symbol!r},{symbol.start.isoformat()},{symbol.end.isoformat()}".encode())
     return digest.hexdigest()
 
 
@@ -360,12 +399,22 @@ def _covered(request: Request) -> _Windows:
 def _holes(asked: InstrumentFacts, windows: list[tuple[datetime, datetime]]) -> Iterator[InstrumentFacts]:
     """Yield the windows asked that nothing covers, in order."""
     at = asked.start
-    for start, end in sorted(windows):
+    for start, end in sorted(window for window in windows if window[0] < window[1]):
         if min(start, asked.end) > at:
             yield replace(asked, start=at, end=min(start, asked.end))
         at = max(at, end)
     if at < asked.end:
         yield replace(asked, start=at)
+
+
+def _settled(schema: Schema, moment: datetime) -> datetime:
+    """Return the end of the window of what had ended by a time: bars that had closed, days that were over.
+
+    A row is labelled by its open, or by its date: the label of what is still going on lies before the time.
+    """
+    if schema.timeframe:
+        return bars_end(moment, schema.timeframe)
+    return bar_open(moment, "1d") if schema.announced else moment
 
 
 def _fetch_ref(fetch: Fetch, source: str) -> FetchRef:

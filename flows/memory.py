@@ -1,5 +1,6 @@
 """A ledger in memory, for a bare shell and for tests: `run(job, Workshop(…, MemoryLedger(), …))`."""
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class MemoryLedger:
         self.quarantined: dict[tuple[int, int, int], tuple[str, str, str]] = {}
         self.pages: dict[tuple[int, int], str] = {}
         self.errors: dict[int, str] = {}
+        self.abandoned: set[int] = set()
         self.spending: dict[int, tuple[int, Decimal]] = {}
 
     def missing(self, request: Request) -> list[Request]:
@@ -57,17 +59,38 @@ class MemoryLedger:
         )
         return [replace(request, instruments=left)] if left else []
 
+    def unfinished(self, job: Job) -> list[Request]:
+        return [
+            replace(self.requests[fetch.id], job=job)
+            for fetch in self.fetches
+            if not fetch.complete
+            and fetch.id not in self.abandoned
+            and not self.requests[fetch.id].identity
+            and fetch.schema == job.schema
+        ]
+
+    def abandon(self, fetch: FetchRef, reason: str) -> None:
+        self.abandoned.add(fetch.id)
+        self.errors[fetch.id] = reason
+
     def open_fetch(self, request: Request) -> FetchRef:
         for fetch in self.fetches:
             asked = self.requests[fetch.id]
-            if not fetch.complete and (asked.identity, asked.instruments) == (request.identity, request.instruments):
+            if (
+                not fetch.complete
+                and fetch.id not in self.abandoned
+                and (asked.identity, asked.instruments) == (request.identity, request.instruments)
+            ):
                 return fetch
         fetch = FetchRef(len(self.fetches) + 1, request.job.source.name, request.job.schema, datetime.now(UTC))
         self.fetches.append(fetch)
         self.requests[fetch.id] = request
         return fetch
 
-    def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
+    def landed(self, fetch: FetchRef, pages: int, size: int, without: Collection[str] = ()) -> FetchRef:
+        asked = self.requests[fetch.id]
+        kept = tuple(one for one in asked.instruments if not {each.symbol for each in one.symbols} <= set(without))
+        self.requests[fetch.id] = replace(asked, instruments=kept)
         done = replace(fetch, complete=True, parts=pages)
         self.fetches[fetch.id - 1] = done
         return done

@@ -34,7 +34,9 @@ from catalog.asset_classes import ASSET_CLASSES
 from catalog.errors import AuthFailed
 from catalog.errors import ConfigError
 from catalog.errors import DataflowError
+from catalog.errors import OtherQuestion
 from catalog.errors import PermanentError
+from catalog.errors import RateLimited
 from catalog.errors import TransientError
 from catalog.keys import InstrumentName
 from catalog.schemas import INSTRUMENT
@@ -68,6 +70,8 @@ BATCH_ROWS: Final = 250_000
 MAX_CHUNKS: Final = 100
 # batches refined before they are asked for
 _AHEAD: Final = 4
+# requests that fail one after another before the vendor is taken to be away
+_FAILURES: Final = 3
 
 
 def run(job: Job, workshop: Workshop) -> Outcome:
@@ -87,20 +91,37 @@ def extract_missing(
 
     A request that fails for good (a damaged file) is noted and does not stop the others.
     """
-    for request in workshop.extractor.requests(workshop.extractor.resolve(job)):
+    failures = 0
+    for request in _wanted(workshop.extractor.resolve(job), workshop, outcome):
+        try:
+            fetch = extract(request, workshop)
+        except (AuthFailed, RateLimited):
+            # no other request would fare better
+            raise
+        except PermanentError as error:
+            outcome.errors.append(str(error))
+            continue
+        except TransientError as error:
+            # one symbol's trouble is not that of the others, until it looks like everybody's
+            outcome.transient = True
+            failures += 1
+            if failures >= _FAILURES:
+                raise
+            outcome.errors.append(str(error))
+            continue
+        failures = 0
+        outcome.fetches += 1
+        landed(fetch)
+
+
+def _wanted(job: Job, workshop: Workshop, outcome: Outcome) -> Iterator[Request]:
+    """Yield what is to be asked: first what was begun and not finished, then what nothing covers."""
+    if not job.again:
+        yield from workshop.ledger.unfinished(job)
+    for request in workshop.extractor.requests(job):
         wanted = [request] if job.again else workshop.ledger.missing(request)
         outcome.skipped += not wanted
-        for part in wanted:
-            try:
-                fetch = extract(part, workshop)
-            except AuthFailed:
-                # no other request would fare better
-                raise
-            except PermanentError as error:
-                outcome.errors.append(str(error))
-                continue
-            outcome.fetches += 1
-            landed(fetch)
+        yield from wanted
 
 
 def _deliver_fetch(job: Job, workshop: Workshop, outcome: Outcome, fetch: FetchRef) -> None:
@@ -132,6 +153,11 @@ def extract(request: Request, workshop: Workshop) -> FetchRef:
         before = len(landing.pages(fetch.source, fetch.id))
         try:
             return _extract_once(request, fetch, workshop)
+        except OtherQuestion as error:
+            # the source's options have changed since: what has landed stays, and is no part of this
+            ledger.abandon(fetch, str(error))
+            fetch = ledger.open_fetch(request)
+            landing.begin(fetch.source, fetch.id, describe(request))
         except TransientError as error:
             pages = len(landing.pages(fetch.source, fetch.id))
             attempt = 1 if pages > before else attempt + 1
@@ -151,7 +177,18 @@ def _extract_once(request: Request, fetch: FetchRef, workshop: Workshop) -> Fetc
     landed = landing.pages(fetch.source, fetch.id)
     size = sum(page.manifest.bytes for page in landed)
     parts = len(landed)
-    for page in workshop.extractor.pages(request, landed):
+    pages = workshop.extractor.pages(request, landed)
+    while True:
+        # before something is bought: it must be allowed, and have room
+        left = workshop.left()
+        if left is not None and left <= 0:
+            raise PermanentError(
+                f"source {fetch.source!r}: the month's budget is spent; --allow-cost goes on all the same"
+            )
+        landing.check_room()
+        page = next(pages, None)
+        if page is None:
+            break
         if page.requests or page.cost:
             # it is spent whether or not the page lands
             ledger.spent(fetch, page.requests, page.cost)
@@ -162,7 +199,9 @@ def _extract_once(request: Request, fetch: FetchRef, workshop: Workshop) -> Fetc
         workshop.progress("pages", 1)
     if getattr(workshop.extractor.options, "unknown_symbols", "") == "register":
         _register(request, fetch, workshop)
-    return ledger.landed(fetch, parts, size)
+    done = landing.pages(fetch.source, fetch.id)
+    refused = {symbol for page in done for symbol in page.manifest.facts.get("refused", ())}
+    return ledger.landed(fetch, parts, size, refused)
 
 
 def _register(request: Request, fetch: FetchRef, workshop: Workshop) -> None:

@@ -301,7 +301,7 @@ def _window(
         timeframe = schema.timeframe if schema else ""
         latest = LATEST if schema and schema.announced else bars_end(now, timeframe) if timeframe else now
     low = max(start or EARLIEST, selection.start or EARLIEST)
-    high = min(end or latest, selection.end or latest)
+    high = min(end or latest, selection.end or latest, latest)
     return (low, high) if low < high else None
 
 

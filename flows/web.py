@@ -40,7 +40,6 @@ from catalog.errors import RateLimited
 from catalog.errors import TransientError
 from flows.limits import Limiter
 
-_BLOCK: Final = 1 << 16
 _SHOWN: Final = 300
 #: what 429 and 418 without Retry-After mean
 _PAUSE: Final = 60.0
@@ -222,7 +221,7 @@ class Web:
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Exception:
         """Return the error that a status means, with the vendor's own words."""
-        message = f"{self.name}: HTTP {status}: {_words(body)}"
+        message = f"{self.name}: HTTP {status}: {_words(self.scrub(body.decode('utf-8', 'replace')))}"
         if status in (418, 429):
             return self.limited(message, headers)
         return self.meant(body.decode("utf-8", "replace"), message, headers) or self._by_status(
@@ -257,7 +256,8 @@ class Web:
 
     def _blocks(self, response: httpx.Response, deadline: float) -> Iterator[bytes]:
         size = 0
-        for block in response.iter_bytes(_BLOCK):
+        # as they come: collected to larger blocks they would be seen too late
+        for block in response.iter_bytes():
             size += len(block)
             if size > self.bounds.size:
                 raise PermanentError(f"{self.name}: the answer is longer than {self.bounds.size:,} bytes")
@@ -308,9 +308,9 @@ def _first(blocks: Iterator[bytes]) -> bytes:
     return content
 
 
-def _words(body: bytes) -> str:
+def _words(text: str) -> str:
     """Return what a refusal says, in one line."""
-    text = body.decode("utf-8", "replace").strip()
+    text = text.strip()
     try:
         said = json.loads(text)
     except ValueError:

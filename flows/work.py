@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,11 +96,20 @@ class Ledger(Protocol):
     def missing(self, request: Request) -> list[Request]:
         """Return the parts of a request that no complete fetch covers; none if all is covered."""
 
+    def unfinished(self, job: Job) -> list[Request]:
+        """Return the requests by window that were begun, not finished, and lie inside what the job asks."""
+
+    def abandon(self, fetch: FetchRef, reason: str) -> None:
+        """Never go on with a fetch."""
+
     def open_fetch(self, request: Request) -> FetchRef:
         """Return the unfinished fetch of the same request, or begin one."""
 
-    def landed(self, fetch: FetchRef, pages: int, size: int) -> FetchRef:
-        """Mark a fetch complete: every page the vendor announced has landed."""
+    def landed(self, fetch: FetchRef, pages: int, size: int, without: Collection[str] = ()) -> FetchRef:
+        """Mark a fetch complete: every page the vendor announced has landed.
+
+        Instruments of which it refused every symbol (`without`) are not covered by it.
+        """
 
     def register(self, request: Request, fetch: FetchRef, symbols: Sequence[str]) -> tuple[InstrumentFacts, ...]:
         """Make instruments of symbols that nobody named, for the window of the request, and cover them by the fetch.
@@ -144,6 +154,8 @@ class Workshop:
     #: checksums of pages this process landed itself: they need no reading to be known
     fresh: set[str] = field(default_factory=set)
     sleep: Callable[[float], None] = time.sleep
+    #: what may still be spent, asked before each page; None: no limit
+    left: Callable[[], Decimal | None] = lambda: None
     #: by schema and id: instruments that were registered while jobs ran, which their plan could not know
     registered: dict[str, dict[int, InstrumentFacts]] = field(default_factory=dict)
 

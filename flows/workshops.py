@@ -32,14 +32,14 @@ def landing() -> Landing:
     return Landing(Path(settings.LANDING_URL))
 
 
-def target(name: str, ids: Mapping[str, int]) -> Target:
+def target(name: str, ids: Mapping[str, int], env_prefix: str = "") -> Target:
     """Return what sinks may use of this machine."""
-    return Target(name, ids, Path(settings.EXPORT_ROOT), dict(os.environ))
+    return Target(name, ids, Path(settings.EXPORT_ROOT), dict(os.environ), env_prefix)
 
 
 def open_sink(route: RouteFacts, ids: Mapping[str, int]) -> Sink:
     """Return the sink of a route, ready for a with-statement; `ids` maps instrument texts to ids."""
-    made: Sink = registry.sink(route.kind)(route.options, target(route.destination, ids))
+    made: Sink = registry.sink(route.kind)(route.options, target(route.destination, ids, route.env_prefix))
     return made
 
 

@@ -143,6 +143,10 @@ class BaseExtractor(ABC):
         """Return a secret of the source from the environment; AuthFailed names the variable that is not set."""
         variable = f"{self.source.env_prefix}_{ending}"
         if value := self.context.environ.get(variable, ""):
+            if any(ord(character) < 32 or ord(character) == 127 for character in value):
+                raise AuthFailed(
+                    f"source {self.source.name!r}: {variable} holds a line break or another control character"
+                )
             return value
         raise AuthFailed(f"source {self.source.name!r}: environment variable {variable} is not set")
 

@@ -6,6 +6,7 @@ window reaches into it. Limits are counted in weights; 429 asks to wait and 418 
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import Final
 from typing import Literal
 
 from pydantic import Field
+from pydantic import model_validator
 
 from catalog.errors import AuthFailed
 from catalog.errors import UnknownSymbol
@@ -48,6 +50,12 @@ _LEVELS: Final = {
     for side in ("bid", "ask")
     for place, what in enumerate(("price", "size"))
 }
+#: weight a minute, and of a call; of futures klines the dearest
+_WEIGHTS: Final = {"spot": 6000, "usdt-futures": 2400}
+_COSTS: Final = {
+    "spot": {"depth": 5, "aggTrades": 4, "klines": 2},
+    "usdt-futures": {"depth": 2, "aggTrades": 20, "klines": 10},
+}
 #: startTime and endTime may not lie further apart
 _HOUR: Final = timedelta(hours=1)
 
@@ -67,6 +75,12 @@ class BinanceOptions(HttpOptions):
     page_rows: int = Field(1000, ge=1, le=1500, description="Rows a page; 1,000 spot, 1,500 futures klines.")
     since: date = Field(date(2017, 7, 14), description="Nothing before this day is asked.")
 
+    @model_validator(mode="after")
+    def _rows_fit_the_market(self) -> "BinanceOptions":
+        if self.market == "spot" and self.page_rows > 1000:
+            raise ValueError("option page_rows: spot gives at most 1,000 rows a page")
+        return self
+
 
 class BinanceExtractor(HttpExtractor):
     """Klines, trades and order books of Binance."""
@@ -78,7 +92,6 @@ class BinanceExtractor(HttpExtractor):
     schemas = (*_INTERVALS, "trades", "mbp-10")
     Options = BinanceOptions
     value_options = ("market", "trades")
-    quotas = (Quota("weight", 6000, 60),)
     refusals = (('"code": ?-1121', UnknownSymbol), ('"code": ?-(2008|2014|2015)', AuthFailed))
 
     def headers(self) -> Mapping[str, str]:
@@ -86,9 +99,12 @@ class BinanceExtractor(HttpExtractor):
             return {"X-MBX-APIKEY": self.secret("API_KEY")}
         return {}
 
+    def limits(self) -> Sequence[Quota]:
+        return (Quota("weight", _WEIGHTS[self.options.market], 60),)
+
     def observe(self, headers: Mapping[str, str]) -> None:
         if (used := headers.get("x-mbx-used-weight-1m", "")).isdigit():
-            self.limiter.correct("weight", self.quotas[0].amount - int(used))
+            self.limiter.correct("weight", _WEIGHTS[self.options.market] - int(used))
 
     def requests(self, job: Job) -> Iterator[Request]:
         if job.schema == "mbp-10":
@@ -102,24 +118,24 @@ class BinanceExtractor(HttpExtractor):
         for _, symbol, start, end in asked(request):
             about = {"symbol": symbol}
             if request.job.schema == "mbp-10":
-                yield Call(self._path("depth"), {**about, "limit": "10"}, about, {"weight": 5})
+                yield Call(self._path("depth"), {**about, "limit": "10"}, about, self._cost("depth"))
                 continue
             window = {"startTime": str(units(start)), "limit": str(self.options.page_rows)}
             if request.job.schema == "trades":
                 last = min(end, start + _HOUR)
                 window["endTime"] = str(units(last) - 1)
                 facts = {**about, "end": units(end), "kind": self._kind}
-                yield Call(self._path("aggTrades"), {**about, **window}, facts, {"weight": 4})
+                yield Call(self._path("aggTrades"), {**about, **window}, facts, self._cost("aggTrades"))
             else:
                 window["endTime"] = str(units(end) - 1)
                 interval = {"interval": _INTERVALS[request.job.schema]}
-                yield Call(self._path("klines"), {**about, **interval, **window}, about, {"weight": 2})
+                yield Call(self._path("klines"), {**about, **interval, **window}, about, self._cost("klines"))
 
     def following(self, request: Request, call: Call, answer: Answer) -> Call | None:
         rows = self.json_of(answer)
         if request.job.schema == "trades":
             return self._next_trades(call, rows)
-        if request.job.schema == "mbp-10" or len(rows) < self.options.page_rows:
+        if request.job.schema == "mbp-10" or not rows:
             return None
         # the next bar opens when the last one closed: 6 is the last millisecond of a bar
         start = int(rows[-1][6]) + 1
@@ -178,6 +194,9 @@ class BinanceExtractor(HttpExtractor):
             last = min(end, start + _HOUR // timedelta(milliseconds=1)) - 1
             return replace(call, params={**params, "startTime": str(start), "endTime": str(last)})
         return None
+
+    def _cost(self, name: str) -> dict[str, float]:
+        return {"weight": _COSTS[self.options.market][name]}
 
     def _path(self, name: str) -> str:
         return f"api/v3/{name}" if self.options.market == "spot" else f"fapi/v1/{name}"

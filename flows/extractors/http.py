@@ -31,12 +31,13 @@ from urllib.parse import urlsplit
 from pydantic import Field
 from pydantic import field_validator
 
-from catalog.errors import Damaged
 from catalog.errors import DataflowError
+from catalog.errors import OtherQuestion
 from catalog.errors import PermanentError
 from catalog.errors import SchemaMismatch
 from catalog.errors import TransientError
 from catalog.schemas import Schema
+from catalog.schemas import bars_end
 from catalog.schemas import schema as schema_called
 from flows import registry
 from flows.extractors.base import BaseHistoricalExtractor
@@ -72,6 +73,7 @@ class HttpOptions(registry.Options):
         " the symbols become assets of the source's series.",
     )
     unknown_asset_class: str = Field("", description="What registered symbols are; empty: as the series' other assets.")
+    delay_minutes: int = Field(0, ge=0, le=100_000, description="Minutes after which the vendor has published all.")
     requests_per_minute: float = Field(0, ge=0, description="Your plan's limit; 0: the vendor's default.")
     price_per_request: Decimal = Field(Decimal(0), ge=0, description="For quotes and the monthly budget.")
     timeout: float = Field(30, gt=0, le=600, description="Seconds to wait for the vendor to go on.")
@@ -133,6 +135,10 @@ class HttpExtractor(BaseHistoricalExtractor):
         """Raise what the vendor says inside an answer of status 200; the base wants JSON where JSON was asked."""
         if call.accepts == "application/json":
             self.json_of(answer)
+
+    def refused(self, call: Call, answer: Answer) -> Sequence[str]:
+        """Return the symbols that an answer refuses while it gives others: they do not count as covered."""
+        return ()
 
     def headers(self) -> Mapping[str, str]:
         """Return headers for every call; secrets among them come from `self.secret`."""
@@ -202,12 +208,16 @@ class HttpExtractor(BaseHistoricalExtractor):
         self.judge(call, answer)
         return answer
 
+    def shown(self, answer: Answer) -> str:
+        """Return the beginning of an answer for a message; no secret is in it, not even a part of one."""
+        return self.web.scrub(answer.content[:4096].decode("utf-8", "replace"))[:120]
+
     def json_of(self, answer: Answer) -> Any:
         """Return an answer's JSON. What is none is a page of a proxy or a cut answer: asking again may help."""
         try:
             return answer.json()
         except ValueError as error:
-            shown = self.web.scrub(answer.content[:120].decode("utf-8", "replace"))
+            shown = self.shown(answer)
             kind = answer.headers.get("content-type", "no content type")
             raise TransientError(f"{self.web.name}: the answer is no JSON ({kind}): {shown!r} ({error})") from None
 
@@ -220,6 +230,7 @@ class HttpExtractor(BaseHistoricalExtractor):
     def requests(self, job: Job) -> Iterator[Request]:
         """Cut a job: into days for ticks, and into as many instruments as one call can ask."""
         since = datetime.combine(self.options.since, datetime.min.time(), UTC)
+        job = self._published(job)
         windows: dict[tuple[datetime, datetime], list[InstrumentFacts]] = {}
         for instrument in job.instruments:
             windows.setdefault((max(instrument.start, since), instrument.end), []).append(instrument)
@@ -230,12 +241,29 @@ class HttpExtractor(BaseHistoricalExtractor):
                     some = instruments[first : first + self.at_once]
                     yield Request(job, tuple(replace(one, start=low, end=high) for one in some))
 
+    def _published(self, job: Job) -> Job:
+        """Return the job without what the vendor publishes later: what is not given yet must not count as covered."""
+        schema = schema_called(job.schema)
+        if schema.announced or not self.options.delay_minutes:
+            return job
+        latest = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=self.options.delay_minutes)
+        if schema.timeframe:
+            latest = bars_end(latest, schema.timeframe)
+        some = tuple(replace(one, end=min(one.end, latest)) for one in job.instruments)
+        return replace(job, instruments=some)
+
     def pages(self, request: Request, landed: Sequence[LandedPage] = ()) -> Iterator[Page]:
         """Yield what has not landed yet; pages that have are read for the way on, and not asked again."""
         known = iter(landed)
         for first in self.calls(request):
             call: Call | None = first
+            asked_before: set[str] = set()
             while call is not None:
+                if call.key in asked_before:
+                    raise SchemaMismatch(
+                        f"{self.web.name}: the next page of {call.path!r} is one that was asked already"
+                    )
+                asked_before.add(call.key)
                 page = next(known, None)
                 if page is None:
                     answer = self.ask(call)
@@ -243,9 +271,9 @@ class HttpExtractor(BaseHistoricalExtractor):
                 elif page.manifest.facts.get("call") == call.key:
                     answer = Answer(page.read())
                 else:
-                    raise Damaged(
+                    raise OtherQuestion(
                         f"source {self.source.name!r}: what landed of fetch {page.manifest.fetch} answers another"
-                        " question than is asked now: the source's options have changed since; run with --again"
+                        " question than is asked now: the source's options have changed since"
                     )
                 call = self._next(request, call, answer)
 
@@ -253,14 +281,16 @@ class HttpExtractor(BaseHistoricalExtractor):
         try:
             return self.following(request, call, answer)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            shown = self.web.scrub(answer.content[:200].decode("utf-8", "replace"))
             raise SchemaMismatch(
-                f"{self.web.name}: the answer is not as documented ({type(error).__name__}: {error}): {shown!r}"
+                f"{self.web.name}: the answer is not as documented ({type(error).__name__}: {error}):"
+                f" {self.shown(answer)!r}"
             ) from error
 
     def page(self, call: Call, answer: Answer) -> Page:
         """Return an answer on its way to the landing."""
         facts = {**call.facts, "call": call.key, "received": datetime.now(UTC).isoformat()}
+        if refused := self.refused(call, answer):
+            facts["refused"] = list(refused)
         kind = answer.headers.get("content-type", "").partition(";")[0].strip() or call.accepts
         return Page(kind, [answer.content], facts=facts, requests=1, cost=self.options.price_per_request)
 

@@ -120,7 +120,7 @@ class KrakenExtractor(HttpExtractor):
             rows = _rows(said["result"]) if "symbol" in call.facts else []
             again = "after" in call.facts and call.facts["after"] in [row[6] for row in rows]
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            shown = answer.content[:120].decode("utf-8", "replace")
+            shown = self.shown(answer)
             raise SchemaMismatch(f"{self.web.name}: not an answer as documented: {shown!r}") from error
         if again:
             raise PermanentError(f"{self.web.name}: {call.facts['symbol']}: trade {call.facts['after']} comes twice")

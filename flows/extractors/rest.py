@@ -60,6 +60,7 @@ from flows.web import continued
 _KNOWN: Final = ("symbol", "start", "end", "last", "rows")
 _PLACEHOLDER: Final = re.compile(r"{(\w*)}")
 _UNITS: Final = {"s": timedelta(seconds=1), "ms": timedelta(milliseconds=1), "us": timedelta(microseconds=1)}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: what option `errors` can say
 MEANINGS: Final[dict[str, type[DataflowError]]] = {
     "auth": AuthFailed,
@@ -158,9 +159,9 @@ class RestExtractor(HttpExtractor):
         for _, symbol, start, end in asked(request):
             known = {
                 "symbol": symbol,
-                "start": self._moment(start),
+                "start": self._moment(start) if options.times != "date" else start.astimezone(UTC).date().isoformat(),
                 "end": self._moment(end),
-                "last": self._moment(end - _UNITS.get(options.times, timedelta(days=1))),
+                "last": self._last(end),
                 "rows": str(options.page_rows),
             }
             params = {name: _filled(text, known) for name, text in options.params.items()}
@@ -180,14 +181,17 @@ class RestExtractor(HttpExtractor):
             if options.paging == "link":
                 return continued(call, str(onward), options.base_url)
             return replace(call, params={**call.params, options.paging_name: str(onward)})
-        if rows < options.page_rows:
-            return None
         if options.paging == "none":
+            if rows < options.page_rows:
+                return None
             raise PermanentError(
                 f"{self.web.name}: an answer has {rows} records, as many as were asked for: there may be more."
                 " Set option paging, or a smaller window_days"
             )
-        step = options.page_rows if options.paging == "offset" else 1
+        if not rows:
+            # only an empty page is the end: vendors give fewer rows than they are asked for
+            return None
+        step = rows if options.paging == "offset" else 1
         at = int(call.params.get(options.paging_name, "0")) + step
         return replace(call, params={**call.params, options.paging_name: str(at)})
 
@@ -218,7 +222,8 @@ class RestExtractor(HttpExtractor):
         if isinstance(found, list):
             return found
         place = repr(self.options.records) if self.options.records else "the answer itself"
-        raise SchemaMismatch(f"{self.web.name}: {place} is no list of records: {str(found)[:100]!r}")
+        shown = self.web.scrub(str(found)[:4096])[:100]
+        raise SchemaMismatch(f"{self.web.name}: {place} is no list of records: {shown!r}")
 
     def _check(self, schema: Schema) -> None:
         options = self.options
@@ -245,7 +250,18 @@ class RestExtractor(HttpExtractor):
         form = self.options.times
         if form in _UNITS:
             return str(units(moment, _UNITS[form]))
-        return moment.astimezone(UTC).date().isoformat() if form == "date" else zulu(moment)
+        if form == "date":
+            # the first midnight that does not lie before it
+            return (_EPOCH + timedelta(days=units(moment, timedelta(days=1)))).date().isoformat()
+        return zulu(moment)
+
+    def _last(self, end: datetime) -> str:
+        """Return the last unit before an end, for vendors whose end is inclusive."""
+        form = self.options.times
+        if form in _UNITS:
+            return str(units(end, _UNITS[form]) - 1)
+        last = end - timedelta(microseconds=1)
+        return last.astimezone(UTC).date().isoformat() if form == "date" else zulu(last)
 
 
 def _checked(text: str) -> str:

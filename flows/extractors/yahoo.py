@@ -83,6 +83,7 @@ class YahooOptions(HttpOptions):
 
     base_url: str = Field("https://query2.finance.yahoo.com", description="Where the vendor answers.")
     since: date = Field(_EARLIEST, description="Nothing before this day is asked, where a series has no start.")
+    delay_minutes: int = Field(20, ge=0, le=100_000, description="Minutes by which the exchange's prices come later.")
     extended_hours: bool = Field(False, description="Intraday bars before and after the regular session too.")
     empty_bars: Literal["quarantine", "filter"] = Field(
         "quarantine", description="Rows without any price: kept in quarantine, or counted as filtered: nothing traded."

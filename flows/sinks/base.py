@@ -28,13 +28,14 @@ class Target:
     """What a sink may use of the machine and of the catalog.
 
     `ids` maps the text of an instrument (`source:asset_class:symbol`) to its id. `export_root` is the
-    folder below which files are written.
+    folder below which files are written. Secrets are the variables of `environ` that begin with `env_prefix`.
     """
 
     name: str
     ids: Mapping[str, int] = field(default_factory=dict)
     export_root: Path | None = None
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    env_prefix: str = ""
 
 
 class Sink(ABC):

@@ -1,5 +1,7 @@
 """What a run costs is known before, refused beyond the budget, and in the ledger after; holes are asked one by one."""
 
+import shutil
+from collections.abc import Callable
 from collections.abc import Iterator
 from datetime import UTC
 from datetime import datetime
@@ -17,6 +19,9 @@ from catalog.models import Asset
 from catalog.models import Coverage
 from catalog.models import DataSource
 from catalog.models import Fetch
+from catalog.models import Instrument
+from catalog.models import InstrumentSymbol
+from catalog.models import Quarantined
 from catalog.models import Route
 from catalog.models import Run
 from catalog.models import TimeSeries
@@ -30,6 +35,8 @@ from flows.query import read
 from flows.workshops import workshop
 from tests.flows.catalogs import destination
 from tests.vendors.binance import BinanceStandIn
+from tests.vendors.server import Asked
+from tests.vendors.server import Reply
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -138,6 +145,8 @@ def test_holes_and_coverage_are_the_window(covered: list[tuple[int, int]]) -> No
 
     asked = InstrumentFacts(1, None, (), moment(0), moment(30))  # type: ignore[arg-type]
     windows = [(moment(low), moment(low + length)) for low, length in covered]
+    # a window that was fetched before it began covers nothing
+    windows += [(moment(low + length), moment(low)) for low, length in covered]
     days = {number for low, length in covered for number in range(low, low + length)}
     holes = [number for hole in _holes(asked, windows) for number in range(_day(hole.start), _day(hole.end))]
     assert holes == sorted(set(range(30)) - days)
@@ -165,3 +174,155 @@ def _ms(moment: datetime) -> int:
 
 def _day(moment: datetime) -> int:
     return (moment - START).days
+
+
+class KilledError(BaseException):
+    """Stands for whatever ends a process."""
+
+
+def kill_after(pages: int) -> Callable[[str, str, int], None]:
+    landed = 0
+
+    def count(source: str, what: str, number: int) -> None:
+        nonlocal landed
+        landed += what == "pages"
+        if landed == pages:
+            raise KilledError
+
+    return count
+
+
+def test_a_window_that_moved_on_is_gone_on_with(database: str, vendor: BinanceStandIn) -> None:
+    series = crypto(vendor, "BTCUSDT", schema="ohlcv-1h")
+    with pytest.raises(KilledError):
+        ingest(Selection(end=day(20)), kill_after(3))
+    # a day later the series asks for more: what has landed is not bought again, and what landed is delivered
+    (outcome,) = ingest(Selection(end=day(21))).values()
+    assert outcome.errors == []
+    assert len(read("BTCUSDT", "ohlcv-1h")) == 21 * 24
+    bought = [asked.question for asked in vendor.log]
+    assert len(bought) == len(set(bought))
+    assert not Fetch.objects.filter(complete=False).exists()
+    assert series.pk
+
+
+def test_what_was_begun_outside_of_what_is_asked_now_is_left(vendor: BinanceStandIn) -> None:
+    crypto(vendor, "BTCUSDT", schema="ohlcv-1h")
+    with pytest.raises(KilledError):
+        ingest(Selection(end=day(20)), kill_after(2))
+    ingest(Selection(start=day(5), end=day(6)))
+    assert len(read("BTCUSDT", "ohlcv-1h")) == 24
+    assert Fetch.objects.filter(complete=False).count() == 1
+
+
+def test_a_corrected_symbol_is_another_question(vendor: BinanceStandIn) -> None:
+    crypto(vendor, "BITCOIN")
+    (error,) = ingest(Selection())["coins"].errors
+    assert "Invalid symbol" in error
+    instrument = Instrument.objects.get()
+    InstrumentSymbol.objects.create(instrument=instrument, symbol="BTCUSDT")
+    assert ingest(Selection())["coins"].errors == []
+    assert len(read("BITCOIN", "ohlcv-1d")) == 30
+    assert not Quarantined.objects.exists()
+
+
+def test_options_that_change_on_the_way_begin_the_fetch_anew(database: str, vendor: BinanceStandIn) -> None:
+    crypto(vendor, "BTCUSDT", schema="ohlcv-1h")
+    with pytest.raises(KilledError):
+        ingest(Selection(), kill_after(3))
+    source = DataSource.objects.get()
+    source.options |= {"page_rows": 50}
+    source.save()
+    assert ingest(Selection())["coins"].errors == []
+    assert len(read("BTCUSDT", "ohlcv-1h")) == 30 * 24
+    assert list(Fetch.objects.order_by("id").values_list("complete", flat=True)) == [False, True]
+
+
+def test_again_means_all_of_it_and_only_once(vendor: BinanceStandIn) -> None:
+    crypto(vendor, "BTCUSDT", schema="ohlcv-1h")
+    with pytest.raises(KilledError):
+        ingest(Selection(), kill_after(3))
+    vendor.log.clear()
+    assert ingest(Selection(again=True))["coins"].errors == []
+    assert len(vendor.log) == 8
+    assert len(read("BTCUSDT", "ohlcv-1h")) == 30 * 24
+
+
+def test_one_symbol_in_trouble_does_not_stop_the_others(vendor: BinanceStandIn) -> None:
+    crypto(vendor, "AAAUSDT", "BTCUSDT", "ETHUSDT")
+    DataSource.objects.update(options=DataSource.objects.get().options | {"attempts": 2})
+    klines = vendor.klines
+
+    def broken(asked: Asked) -> Reply:
+        return Reply({"msg": "oops"}, 500) if asked.params["symbol"] == "AAAUSDT" else klines(asked)
+
+    vendor.klines = broken  # type: ignore[method-assign]
+    outcome = ingest(Selection())["coins"]
+    assert len(outcome.errors) == 1
+    assert outcome.transient
+    assert len(read("BTCUSDT", "ohlcv-1d")) == len(read("ETHUSDT", "ohlcv-1d")) == 30
+
+
+def test_a_vendor_that_is_away_is_not_asked_for_every_symbol(vendor: BinanceStandIn) -> None:
+    crypto(vendor, *(f"A{number}USDT" for number in range(10)))
+    DataSource.objects.update(options=DataSource.objects.get().options | {"attempts": 1})
+    vendor.fail("unavailable", times=100)
+    assert len(ingest(Selection())["coins"].errors) == 3
+    assert Fetch.objects.count() == 3
+
+
+def test_the_budget_holds_while_a_run_goes_on(vendor: BinanceStandIn) -> None:
+    crypto(vendor, "BTCUSDT", schema="ohlcv-1h")
+    # one call is quoted, eight follow
+    DataSource.objects.update(monthly_budget="1.00")
+    (error,) = ingest(Selection())["coins"].errors
+    assert "the month's budget is spent" in error
+    assert spent(DataSource.objects.get().pk) == 1
+    DataSource.objects.update(monthly_budget="10")
+    assert ingest(Selection())["coins"].errors == []
+    bought = [asked.question for asked in vendor.log]
+    assert len(bought) == len(set(bought))
+
+
+def test_a_full_disk_buys_nothing(vendor: BinanceStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    crypto(vendor, "BTCUSDT")
+    usage = shutil.disk_usage
+    monkeypatch.setattr("flows.landing.shutil.disk_usage", lambda path: usage(path)._replace(free=0))
+    (error,) = ingest(Selection())["coins"].errors
+    assert "free some space" in error
+    assert vendor.log == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "settled", "fetched", "covered"),
+    [
+        # a day that was over for less than the time is asked again, by its date
+        ("ohlcv-1d", 30, "2024-01-20T10:33", "2024-01-19"),
+        ("ohlcv-1d", 0, "2024-01-20T10:33", "2024-01-20"),
+        ("ohlcv-1h", 2, "2024-01-20T10:33", "2024-01-20T08:00"),
+        ("ohlcv-1w", 24, "2024-01-20T10:33", "2024-01-15"),
+        # of events that are announced, today's may still come
+        ("corporate_actions", 0, "2024-01-20T10:33", "2024-01-20"),
+        ("trades", 1, "2024-01-20T10:33", "2024-01-20T09:33"),
+    ],
+)
+def test_what_may_still_change_is_not_covered(schema: str, settled: int, fetched: str, covered: str) -> None:
+    from catalog.schemas import schema as schema_called
+    from flows.ledger import _settled
+
+    moment = datetime.fromisoformat(fetched).replace(tzinfo=UTC) - timedelta(hours=settled)
+    end = _settled(schema_called(schema), moment)
+    if schema == "ohlcv-1h":
+        # hours may open at half past: 07:30 closed at 08:30
+        assert end == datetime(2024, 1, 20, 8, 0, tzinfo=UTC)
+    assert end == datetime.fromisoformat(covered).replace(tzinfo=UTC)
+
+
+def test_a_window_ends_now_even_where_both_ends_lie_ahead() -> None:
+    from flows.plan import _window
+
+    source = DataSource(name="x", vendor="binance")
+    later = datetime.now(UTC) + timedelta(days=9)
+    window = _window(source, None, None, later, Selection(end=later))
+    assert window
+    assert window[1] <= datetime.now(UTC)

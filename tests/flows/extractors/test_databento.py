@@ -20,11 +20,13 @@ import zstandard
 from catalog.errors import ConfigError
 from catalog.errors import Damaged
 from catalog.errors import NotEntitled
+from catalog.errors import OtherQuestion
 from catalog.errors import PermanentError
 from catalog.errors import TransientError
 from catalog.errors import UnknownSymbol
 from catalog.schemas import SCHEMAS
 from catalog.schemas import schema as schema_called
+from flows.databento_api.actions import unpacked
 from flows.extractors.databento import DatabentoExtractor
 from flows.job import EARLIEST
 from flows.job import LATEST
@@ -574,7 +576,7 @@ def test_pages_that_answer_another_question_are_refused(stand_in: DatabentoStand
     landing.write("s", 1, 0, next(iter(vendor.pages(request))))
     assert list(vendor.pages(request, landing.pages("s", 1))) == []
     other = extractor(Bench(stand_in, tmp_path, {"dataset": "GLBX.MDP3"}))
-    with pytest.raises(Damaged, match="run with --again"):
+    with pytest.raises(OtherQuestion, match="options have changed"):
         list(other.pages(request, landing.pages("s", 1)))
 
 
@@ -607,3 +609,12 @@ def test_cut_corporate_actions_are_asked_again(stand_in: DatabentoStandIn, tmp_p
     stand_in.fail("html", path="corporate_actions")
     with pytest.raises(TransientError, match="no sound zstd"):
         list(vendor.pages(request))
+
+
+def test_frames_that_follow_each_other_are_all_read() -> None:
+    first, second = zstandard.compress(b"{}\n"), zstandard.compress(b"[]\n")
+    assert unpacked(first + second) == b"{}\n[]\n"
+    with pytest.raises(Damaged, match="cut short"):
+        unpacked(first + second[:-2])
+    with pytest.raises(Damaged, match="no sound zstd"):
+        unpacked(first + b"rubbish")
