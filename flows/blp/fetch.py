@@ -49,7 +49,7 @@ def fetch(
         else:
             pages = _by_security(session, left, common, refused)
         for page in pages:
-            if page.facts.get("unknown") and page.facts["unknown"] == page.facts["securities"]:
+            if page.facts.get("refused") and page.facts["refused"] == page.facts["securities"]:
                 held.append(page)
             else:
                 begun = True
@@ -80,7 +80,7 @@ def _by_security(session: Session, left: Rest, common: dict[str, Any], refused: 
         if any(isinstance(error, TransientError) for error in errors.values()):
             # it will be asked again, so it is not landed as an answer
             continue
-        yield _page(answer.body, common | {"securities": names, "unknown": list(errors), "last": answer.last}, number)
+        yield _page(answer.body, common | {"securities": names, "refused": list(errors), "last": answer.last}, number)
     if missing:
         silent = ", ".join(security for security in left.ask.securities if security in missing)
         refused.append(TransientError(f"{operation}: Bloomberg's answer says nothing of {silent}"))

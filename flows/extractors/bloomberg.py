@@ -1,9 +1,8 @@
 """Vendor `bloomberg`: prices, ticks and figures from the Desktop, Server and B-PIPE interfaces.
 
 One page is one message of an answer, as JSON. An unknown security does not hold up the others of its request: their
-rows come, and what Bloomberg says of it is kept in quarantine ("security is known"), so that the fetch is complete
-and says what it lacks. A request of which no security can be answered fails with Bloomberg's words and is asked again
-next time; with `securities_per_request` 1 this is so for each security. Quotes are not offered: Bloomberg sends bid
+rows come, what Bloomberg says of it is kept in quarantine ("security is known"), and it alone is asked again next time.
+A request of which no security can be answered fails with Bloomberg's words. Quotes are not offered: Bloomberg sends bid
 and ask one at a time, and a row with one side would say that the other side of the book was empty.
 """
 

@@ -475,6 +475,17 @@ def test_an_unknown_security_does_not_hold_up_the_others(bench: Bench, market: M
     assert (tally.parsed, tally.new, tally.quarantined) == (3, 2, 1)
 
 
+def test_an_unknown_security_does_not_count_as_covered(bench: Bench, market: Market) -> None:
+    market.days = {"A": [day(1)], "C": [day(1)]}
+    bench.run(wanted=("A", "B", "C"))
+    # it becomes known, or the subscription covers it: it is asked again, the others are not
+    market.days["B"] = [day(1)]
+    asked = len(bench.desk.asked)
+    assert bench.run(wanted=("A", "B", "C")).errors == []
+    assert bench.desk.securities[asked:] == [("B",)]
+    assert len(bench.rows()) == 3
+
+
 def test_a_request_without_any_known_security_fails_and_is_asked_again(bench: Bench, market: Market) -> None:
     outcome = bench.run(wanted=("B", "D"))
     assert len(outcome.errors) == 1
