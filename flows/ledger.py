@@ -104,7 +104,7 @@ class CatalogLedger:
                 )
         return _fetch_ref(fetch, request.job.source.name)
 
-    def unfinished(self, job: Job) -> list[Request]:
+    def unfinished(self, job: Job) -> list[tuple[FetchRef, Request]]:
         known = {instrument.id: instrument for instrument in job.instruments}
         found = []
         begun = Fetch.objects.filter(source_id=job.source.id, schema=job.schema, complete=False, identity="")
@@ -123,7 +123,7 @@ class CatalogLedger:
                 )
                 request = Request(job, instruments)
                 if request_hash(request) == fetch.request_hash:
-                    found.append(request)
+                    found.append((_fetch_ref(fetch, job.source.name), request))
         return found
 
     def abandon(self, fetch: FetchRef, reason: str) -> None:
@@ -134,7 +134,8 @@ class CatalogLedger:
             for one in Coverage.objects.filter(fetch_id=fetch.id).select_related("instrument__asset"):
                 symbols = {each.symbol for each in one.instrument.symbols.all()} or {one.instrument.asset.symbol}
                 if symbols <= set(without):
-                    one.delete()
+                    one.refused = True
+                    one.save(update_fields=("refused",))
         Fetch.objects.filter(pk=fetch.id).update(complete=True, pages=pages, bytes=size, error="")
         return replace(fetch, complete=True, parts=pages)
 
@@ -335,6 +336,7 @@ class CatalogLedger:
             fetch__identity=own.identity,
             fetch__complete=True,
             fetch_id__gt=own.pk,
+            refused=False,
         )
         windows: dict[int, list[tuple[datetime, datetime]]] = {}
         for instrument, start, end in later.values_list("instrument_id", "start", "end").distinct():
@@ -379,6 +381,7 @@ def _covered(request: Request) -> _Windows:
         fetch__schema=request.job.schema,
         fetch__identity=request.identity,
         fetch__complete=True,
+        refused=False,
     )
     fields = ("instrument_id", "start", "end", "fetch__fetched_at")
     covered: _Windows = {}

@@ -59,9 +59,9 @@ class MemoryLedger:
         )
         return [replace(request, instruments=left)] if left else []
 
-    def unfinished(self, job: Job) -> list[Request]:
+    def unfinished(self, job: Job) -> list[tuple[FetchRef, Request]]:
         return [
-            replace(self.requests[fetch.id], job=job)
+            (fetch, replace(self.requests[fetch.id], job=job))
             for fetch in self.fetches
             if not fetch.complete
             and fetch.id not in self.abandoned

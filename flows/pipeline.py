@@ -117,7 +117,10 @@ def extract_missing(
 def _wanted(job: Job, workshop: Workshop, outcome: Outcome) -> Iterator[Request]:
     """Yield what is to be asked: first what was begun and not finished, then what nothing covers."""
     if not job.again:
-        yield from workshop.ledger.unfinished(job)
+        for fetch, request in workshop.ledger.unfinished(job):
+            # where nothing has landed there is nothing to go on with
+            if workshop.landing.pages(fetch.source, fetch.id):
+                yield request
     for request in workshop.extractor.requests(job):
         wanted = [request] if job.again else workshop.ledger.missing(request)
         outcome.skipped += not wanted

@@ -96,8 +96,8 @@ class Ledger(Protocol):
     def missing(self, request: Request) -> list[Request]:
         """Return the parts of a request that no complete fetch covers; none if all is covered."""
 
-    def unfinished(self, job: Job) -> list[Request]:
-        """Return the requests by window that were begun, not finished, and lie inside what the job asks."""
+    def unfinished(self, job: Job) -> list[tuple[FetchRef, Request]]:
+        """Return the fetches by window, with their requests, that were begun and lie inside what the job asks."""
 
     def abandon(self, fetch: FetchRef, reason: str) -> None:
         """Never go on with a fetch."""

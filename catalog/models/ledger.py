@@ -68,6 +68,7 @@ class Coverage(models.Model):
     instrument = models.ForeignKey("catalog.Instrument", models.PROTECT, related_name="coverage")
     start = models.DateTimeField()
     end = models.DateTimeField()
+    refused = models.BooleanField(default=False, help_text="The vendor refused it and gave others: it does not count.")
 
     class Meta:
         ordering = ("fetch", "instrument")

@@ -96,8 +96,8 @@ _ACTIONS: Final[Mapping[str, tuple[str, str, str, str]]] = {
 }
 _PARTIES: Final = ("symbol", "old_symbol", "source_symbol", "acquiree_symbol", "acquirer_symbol", "new_symbol")
 _ROWS_OF: Final = {"news": 50, "corporate_actions": 1000}
-# one such symbol in a call would have the whole call refused
-_PLAIN: Final = re.compile(r"[A-Z0-9.]+|[A-Z0-9]+/[A-Z0-9]+")
+# one symbol of another form, or of the other market, would have the whole call refused
+_PLAIN: Final = {"stocks": re.compile(r"[A-Z0-9.]+"), "crypto": re.compile(r"[A-Z0-9]+/[A-Z0-9]+")}
 
 
 class AlpacaOptions(HttpOptions):
@@ -148,9 +148,10 @@ class AlpacaExtractor(HttpExtractor):
 
     def requests(self, job: Job) -> Iterator[Request]:
         job = settled(job, timedelta(minutes=self.options.delay_minutes), self._zone)
+        plain = _PLAIN[self.options.market]
         together: list[InstrumentFacts] = []
         for one in job.instruments:
-            if all(_PLAIN.fullmatch(name.symbol) for name in one.symbols):
+            if all(plain.fullmatch(name.symbol) for name in one.symbols):
                 together.append(one)
             else:
                 yield from super().requests(replace(job, instruments=(one,)))
@@ -204,15 +205,17 @@ class AlpacaExtractor(HttpExtractor):
         params.update({"feed": feed} if self.options.market == "stocks" else {})
         return Call(self._path("latest"), params, {**facts, "kind": "latest"})
 
+    def refused(self, call: Call, answer: Answer) -> Sequence[str]:
+        return list(_unknown(call.facts, self.json_of(answer)).values())
+
     def parse(self, page: LandedPage, state: dict[str, Any]) -> Iterator[Batch]:
         facts = page.manifest.facts
         schema = schema_called(page.request["schema"])
         said = Answer(page.read()).json()
         if facts.get("kind") == "latest":
             rejects = Rejects()
-            for row, symbol in enumerate(facts["silent"]):
-                if not (said.get("trades") or {}).get(symbol):
-                    rejects.add(row, "symbol is known", f"Alpaca has no trade of {symbol!r}, ever", symbol)
+            for row, symbol in _unknown(facts, said).items():
+                rejects.add(row, "symbol is known", f"Alpaca has no trade of {symbol!r}, ever", symbol)
             yield Batch(schema.name, _NO_ROWS, rejects.table())
         elif schema.name in _CUT_BY:
             read = _articles if schema.name == "news" else _actions
@@ -259,6 +262,14 @@ class AlpacaExtractor(HttpExtractor):
 
 
 _NO_ROWS: Final = pa.table({"symbol": pa.array([], pa.string()), ROW: pa.array([], pa.int64())})
+
+
+def _unknown(facts: Mapping[str, Any], said: Any) -> dict[int, str]:
+    """Return the symbols of which not even a latest trade is known, by their place in the call that asked for it."""
+    if facts.get("kind") != "latest":
+        return {}
+    trades = said.get("trades") or {}
+    return {place: symbol for place, symbol in enumerate(facts["silent"]) if not trades.get(symbol)}
 
 
 def _tick(record: dict[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from flows.job import LATEST
 from flows.job import Job
 from flows.job import Request
 from flows.landing import LandedPage
+from flows.landing import Page
 from flows.limits import Quota
 from flows.web import Answer
 from flows.web import Call
@@ -84,6 +85,13 @@ class AlphaVantageOptions(HttpOptions):
     """Options of a source of vendor `alphavantage`."""
 
     base_url: str = Field("https://www.alphavantage.co", description="Where the vendor answers.")
+    delay_minutes: int = Field(
+        1440,
+        ge=0,
+        le=100_000,
+        description="Minutes by which prices may come later: the end of the previous day without a realtime"
+        " entitlement; 0 with one.",
+    )
     market: Literal["equity", "fx", "crypto"] = Field(
         "equity", description="Which functions are asked; fx and crypto symbols are pairs, e.g. EUR/USD."
     )
@@ -138,10 +146,11 @@ class AlphaVantageExtractor(HttpExtractor):
         """Cut equities' intraday by month of New York; figures are one whole, asked anew after some days."""
         now = datetime.now(UTC)
         if job.schema == "fundamentals":
-            job = replace(job, instruments=tuple(replace(one, end=LATEST) for one in job.instruments))
             days = now.toordinal() // self.options.figures_days * self.options.figures_days
             for request in super().requests(job):
-                yield replace(request, identity=f"as of {datetime.fromordinal(days).date()}")
+                # no delay cuts them
+                whole = tuple(replace(one, end=LATEST) for one in request.instruments)
+                yield replace(request, instruments=whole, identity=f"as of {datetime.fromordinal(days).date()}")
             return
         for request in super().requests(job):
             (one,) = request.instruments
@@ -181,6 +190,23 @@ class AlphaVantageExtractor(HttpExtractor):
                 facts = {**about, "function": function, "from": start.isoformat(), "series": schema.startswith("ohlcv")}
                 yield Call("query", {"function": function, **params}, facts, {"day": 1})
 
+    def pages(self, request: Request, landed: Sequence[LandedPage] = ()) -> Iterator[Page]:
+        """Yield the pages; a symbol of which every function has nothing is unknown, one of which some have is not.
+
+        Funds have no OVERVIEW. Empty answers land too: an unknown symbol is not asked for the same figures again.
+        """
+        answered = ["empty" not in page.manifest.facts for page in landed]
+        for page in super().pages(request, landed):
+            answered.append("empty" not in page.facts)
+            yield page
+        if answered and not any(answered):
+            symbols = ", ".join(symbol for _, symbol, _, _ in asked(request))
+            raise UnknownSymbol(f"{self.web.name}: {symbols}: {', '.join(self.options.statements)} have nothing")
+
+    def page(self, call: Call, answer: Answer) -> Page:
+        made = super().page(call, answer)
+        return made if self.json_of(answer) else replace(made, facts={**made.facts, "empty": True})
+
     def judge(self, call: Call, answer: Answer) -> None:
         super().judge(call, answer)
         said = self.json_of(answer)
@@ -190,7 +216,7 @@ class AlphaVantageExtractor(HttpExtractor):
             if name in said:
                 words = str(said[name])
                 raise self.refuse(words, {"retry-after": _pause(words), **answer.headers})
-        if not said:
+        if not said and call.params["function"] not in self.options.statements:
             raise UnknownSymbol(f"{self.web.name}: {call.facts.get('symbol')}: {call.params['function']} has nothing")
         if call.facts.get("series"):
             self._judge_series(call, said)

@@ -1,11 +1,11 @@
 """CoinGecko: https://docs.coingecko.com/reference (hosts api.coingecko.com and pro-api.coingecko.com).
 
-The length of a range decides how far its points lie apart, so windows are cut, or begun earlier, to get the distance
-the option asks for; what comes before the window is dropped and counted, and an answer with another distance is
-refused. The last point of an answer that reaches the present is "now": off the grid, and another one a minute later.
-Where it is sent it lands, but windows end at the last point that no cache can change any more: like everything outside
-its window it is counted as filtered, never delivered, and the settled point of that time comes with the next window.
-Bars are named by their close.
+The length of a range decides how far its points lie apart, so windows are cut, or begun earlier (where a plan does not
+reach back so far: ended later), to get the distance the option asks for; what comes outside the window is dropped and
+counted, and an answer with another distance is refused. The last point of an answer that reaches the present is "now":
+off the grid, and another one a minute later. Where it is sent it lands, but windows end at the last point that no cache
+can change any more: like everything outside its window it is counted as filtered, never delivered, and the settled
+point of that time comes with the next window. Bars are named by their close.
 """
 
 from collections import Counter
@@ -114,7 +114,7 @@ class CoinGeckoExtractor(HttpExtractor):
     credentials = ("API_KEY",)
     schemas = ("market_cap", "ohlcv-30m", "ohlcv-1h", "ohlcv-4h", "ohlcv-1d")
     Options = CoinGeckoOptions
-    value_options = ("vs_currency",)
+    value_options = ("vs_currency", "granularity")
     quotas = (Quota("requests", 30, 60),)
     refusals = (
         (r'"error_code": ?(10005|10006|10012)\b', NotEntitled),
@@ -142,8 +142,7 @@ class CoinGeckoExtractor(HttpExtractor):
         oldest = max(first, _FIRST_BARS) if schema.name in _INTERVALS else first
         back = _BACK.get(self._kind(schema), _PUBLIC if schema.name == "market_cap" and self._limited else None)
         if back:
-            # a step to spare: the answer comes later than this is said
-            oldest = max(first, _floor(now - back * _DAY, step) + 2 * step)
+            oldest = max(first, _reach(now, back, step))
         near = tuple(replace(one, start=max(one.start, oldest), end=min(one.end, settled)) for one in job.instruments)
         for request in super().requests(replace(job, instruments=near)):
             yield Request(job, request.instruments)
@@ -167,9 +166,14 @@ class CoinGeckoExtractor(HttpExtractor):
                 params |= {"days": str(_BACK[kind]), "precision": "full"}
             elif kind in _RANGES:
                 path += "market_chart/range"
-                params |= {"from": _seconds(min(start, end - _RANGES[kind][0])), "precision": "full"}
+                shortest, reach = _RANGES[kind][0], _reach(datetime.now(UTC), _PUBLIC, step)
+                if self._limited and end - shortest < reach:
+                    # what is begun earlier would be refused: it ends later, at most half a year ago
+                    low, high = start, max(end, start + shortest)
+                else:
+                    low, high = min(start, end - shortest), end
                 # a point may lie inside the last second
-                params["to"] = str(units(end, _SECOND))
+                params |= {"from": _seconds(low), "precision": "full", "to": str(units(high, _SECOND))}
             else:
                 path += "ohlc/range"
                 # bars are named by their close: those that open in [start, end) close in [start + step, end + step)
@@ -187,7 +191,7 @@ class CoinGeckoExtractor(HttpExtractor):
         try:
             times = _times(said)
         except (IndexError, KeyError, TypeError, ValueError) as error:
-            shown = answer.content[:120].decode("utf-8", "replace")
+            shown = self.shown(answer)
             raise SchemaMismatch(f"{self.web.name}: no list of points or bars: {shown!r}") from error
         wanted = call.facts["seconds"] * 1000
         if len(times) > 3:
@@ -276,6 +280,11 @@ def _times(said: Any) -> list[int]:
 
 def _before(time: Any) -> Any:
     return time - 1 if isinstance(time, int) else time
+
+
+def _reach(now: datetime, days: int, step: timedelta) -> datetime:
+    """Return how far back is asked where so many days are given: a step is spared, for the answer comes later."""
+    return _floor(now - days * _DAY, step) + 2 * step
 
 
 def _floor(moment: datetime, step: timedelta) -> datetime:

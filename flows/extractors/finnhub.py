@@ -76,6 +76,9 @@ class FinnhubOptions(HttpOptions):
     """Options of a source of vendor `finnhub`."""
 
     base_url: str = Field("https://finnhub.io/api/v1", description="Where the vendor answers.")
+    delay_minutes: int = Field(
+        15, ge=0, le=100_000, description="Minutes by which prices may come later; 0 where yours are in real time."
+    )
     market: Literal["stock", "forex", "crypto"] = Field("stock", description="Whose candles; news are of stocks.")
     exchange: str = Field("US", description="Exchange whose symbols are listed, e.g. US, L; OANDA; BINANCE.")
     zone: str = Field(
@@ -144,18 +147,22 @@ class FinnhubExtractor(HttpExtractor):
                 within_the_day = schema_called(schema).timeframe not in ("1d", "1w", "1mo")
                 for low, high in cut(start, end, _MONTH if within_the_day else None):
                     # both ends are meant, in whole seconds
-                    window = {"from": str(-(-_micro(low) // 10**6)), "to": str((_micro(high) - 1) // 10**6)}
+                    first, last = -(-_micro(low) // 10**6), (_micro(high) - 1) // 10**6
+                    if first > last:
+                        continue
+                    # the instant that a date is stamped with lies, in zones east of UTC, on the day before
+                    more = 0 if within_the_day else 86_400
+                    window = {"from": str(first - more), "to": str(last + more)}
                     params = {"symbol": symbol, "resolution": _RESOLUTIONS[schema], **window}
-                    if int(window["from"]) <= int(window["to"]):
-                        yield _call(f"{self.options.market}/candle", params, kind="candle")
+                    yield _call(f"{self.options.market}/candle", params, kind="candle")
                 continue
             kinds = (
                 {"company-news": "news"} if schema == "news" else {"stock/split": "split", "stock/dividend": "dividend"}
             )
-            last = (end - timedelta(microseconds=1)).date()
+            last_day = (end - timedelta(microseconds=1)).date()
             for path, kind in kinds.items():
                 yield _call(
-                    path, {"symbol": symbol, "from": start.date().isoformat(), "to": last.isoformat()}, kind=kind
+                    path, {"symbol": symbol, "from": start.date().isoformat(), "to": last_day.isoformat()}, kind=kind
                 )
 
     def following(self, request: Request, call: Call, answer: Answer) -> Call | None:

@@ -10,6 +10,7 @@ a quote with price 0 and no size is empty.
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
@@ -189,6 +190,9 @@ class MassiveExtractor(HttpExtractor):
             return None
         return replace(call, params={**call.params, "active": "false"}, facts={**call.facts, "last": True})
 
+    def refused(self, call: Call, answer: Answer) -> Sequence[str]:
+        return [call.facts["symbol"]] if _is_unknown(call.facts, self.json_of(answer)) else []
+
     def parse(self, page: LandedPage, state: dict[str, Any]) -> Iterator[Batch]:
         facts = page.manifest.facts
         schema = schema_called(page.request["schema"])
@@ -197,7 +201,7 @@ class MassiveExtractor(HttpExtractor):
         results = said.get("results") or []
         if kind == "tickers":
             rejects = Rejects()
-            if not results and facts["last"]:
+            if _is_unknown(facts, said):
                 rejects.add(0, "symbol is known", f"Massive lists no ticker {symbol!r}", symbol)
             yield replace(batch(schema, [], Shape({}, Clock()), symbol), rejected=rejects.table())
             return
@@ -241,6 +245,11 @@ class MassiveExtractor(HttpExtractor):
         sunday = _DAY if schema.timeframe == "1w" else timedelta(0)
         first = bar_open(start, schema.timeframe) - sunday
         return f"{first.date()}/{(last_moment(end, schema.timeframe) - sunday).date()}"
+
+
+def _is_unknown(facts: Mapping[str, Any], said: Any) -> bool:
+    """Whether an answer proves that nobody knows the ticker: the last of the lists does not have it either."""
+    return facts["kind"] == "tickers" and bool(facts["last"]) and not said.get("results")
 
 
 def _between(column: str, start: str, end: str, rows: int) -> dict[str, str]:

@@ -77,6 +77,9 @@ class TwelveDataOptions(HttpOptions):
     """Options of a source of vendor `twelvedata`."""
 
     base_url: str = Field("https://api.twelvedata.com", description="Where the vendor answers.")
+    delay_minutes: int = Field(
+        15, ge=0, le=100_000, description="Minutes by which prices may come later; 0 where yours are in real time."
+    )
     credits_per_minute: float = Field(8, gt=0, description="Your plan's credits; a symbol of bars takes one.")
     adjustment: Literal["splits", "dividends", "all", "none"] = Field(
         "splits", description="What prices are adjusted for; dividends stay as paid."
@@ -191,15 +194,20 @@ class TwelveDataExtractor(HttpExtractor):
             elif not isinstance(part.get(wanted), list):
                 raise TransientError(f"{self.web.name}: the answer for {symbol!r} has no {wanted}")
 
+    def refused(self, call: Call, answer: Answer) -> Sequence[str]:
+        parts = self._parts(call.facts, self.json_of(answer))
+        return [symbol for symbol, said in parts.items() if _is_refusal(said)]
+
     def parse(self, page: LandedPage, state: dict[str, Any]) -> Iterator[Batch]:
         facts = page.manifest.facts
         schema = schema_called(page.request["schema"])
         first = 0
         for symbol, said in self._parts(facts, Answer(page.read()).json()).items():
+            if _is_refusal(said):
+                yield self._rejected(page.request["schema"], symbol, said, first)
+                first += 1
+                continue
             if said.get("status") == "error":
-                if _NO_ROWS not in str(said.get("message")):
-                    yield self._refused(page.request["schema"], symbol, said, first)
-                    first += 1
                 continue
             if facts["kind"] == "bars":
                 shape = Shape(_BAR, Clock(timeframe=schema.timeframe))
@@ -251,10 +259,15 @@ class TwelveDataExtractor(HttpExtractor):
     def _meant(self, said: Mapping[str, Any], headers: Mapping[str, str]) -> DataflowError:
         return self.refuse(f"code {said.get('code')}: {said.get('message')}", headers)
 
-    def _refused(self, schema: str, symbol: str, said: Mapping[str, Any], row: int) -> Batch:
+    def _rejected(self, schema: str, symbol: str, said: Mapping[str, Any], row: int) -> Batch:
         words = f"code {said.get('code')}: {said.get('message')}"
         found = next((kind for pattern, kind in self.refusals if re.search(pattern, words)), PermanentError)
         rejects = Rejects()
         rejects.add(row, _RULES.get(found, "vendor answers for the symbol"), f"{symbol!r}: {words}", json.dumps(said))
         none = batch(schema_called(schema), [], Shape(_BAR, Clock()), symbol)
         return replace(none, rejected=rejects.table())
+
+
+def _is_refusal(said: Mapping[str, Any]) -> bool:
+    """Whether a symbol's part of an answer refuses it; that a window has no rows is no refusal."""
+    return said.get("status") == "error" and _NO_ROWS not in str(said.get("message"))

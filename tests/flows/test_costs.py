@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from catalog.models import Asset
 from catalog.models import Coverage
 from catalog.models import DataSource
+from catalog.models import Delivery
 from catalog.models import Fetch
 from catalog.models import Instrument
 from catalog.models import InstrumentSymbol
@@ -37,6 +38,7 @@ from tests.flows.catalogs import destination
 from tests.vendors.binance import BinanceStandIn
 from tests.vendors.server import Asked
 from tests.vendors.server import Reply
+from tests.vendors.twelvedata import TwelveDataStandIn
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -326,3 +328,24 @@ def test_a_window_ends_now_even_where_both_ends_lie_ahead() -> None:
     window = _window(source, None, None, later, Selection(end=later))
     assert window
     assert window[1] <= datetime.now(UTC)
+
+
+def test_what_was_refused_is_kept_in_quarantine_and_asked_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TwelveDataStandIn() as vendor:
+        monkeypatch.setenv("TD_API_KEY", vendor.keys["API_KEY"])
+        source = DataSource.objects.create(
+            name="td", vendor="twelvedata", env_prefix="TD", options=vendor.options("ohlcv-1d") | {"first_pause": 0}
+        )
+        start, end = vendor.windows["ohlcv-1d"]
+        series = TimeSeries.objects.create(series_id="td", source=source, schema="ohlcv-1d", start=start, end=end)
+        known = vendor.symbols["ohlcv-1d"][0]
+        for symbol in (known, "NOSUCH"):
+            series.assets.add(Asset.objects.create(symbol=symbol, asset_class="equity"))
+        Route.objects.create(series=series, destination=destination(), home=True)
+        assert ingest(Selection())["td"].errors == []
+        assert "symbol is known" in Quarantined.objects.get().rule
+        assert list(Coverage.objects.order_by("id").values_list("refused", flat=True)) == [False, True]
+        vendor.log.clear()
+        ingest(Selection())
+        assert [asked.params["symbol"] for asked in vendor.log if "symbol" in asked.params] == ["NOSUCH"]
+        assert not Delivery.objects.exclude(status="delivered").exists()

@@ -1,6 +1,7 @@
 """Alpaca's market data (docs.alpaca.markets/reference): stocks v2, crypto v1beta3, news, corporate actions v1."""
 
 import base64
+import re
 import uuid
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ _NAMES = {"1m": "1Min", "5m": "5Min", "15m": "15Min", "30m": "30Min", "1h": "1Ho
           "1w": "1Week", "1mo": "1Month"}  # fmt: skip
 _STOCKS = ("AAPL", "MSFT")
 _COINS = ("BTC/USD", "ETH/USD")
+_FORMS = {_STOCKS: r"[A-Z0-9.]+", _COINS: r"[A-Z0-9]+/[A-Z0-9]+"}
 _DAY = timedelta(days=1)
 _FACTOR = {"raw": 1, "split": 2, "dividend": 3, "all": 4}
 
@@ -211,11 +213,11 @@ class AlpacaStandIn(StandIn):
             grouped.setdefault(name, []).append(action)
         return Reply({"corporate_actions": grouped, "next_page_token": token})
 
-    def _keyed(self, asked: Asked, known: Sequence[str], zone: str) -> Reply:
+    def _keyed(self, asked: Asked, known: tuple[str, ...], zone: str) -> Reply:
         kind = asked.parts[0]
         names = sorted(asked.params["symbols"].split(","))
         for name in names:
-            if not name.replace(".", "").replace("/", "").isalnum() or name.upper() != name:
+            if not re.fullmatch(_FORMS[known], name):
                 return Reply({"message": f"invalid symbol: {name}"}, 400)
         start, end = nanoseconds(asked.params["start"]), nanoseconds(asked.params["end"])
         found = []

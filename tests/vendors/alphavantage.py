@@ -77,6 +77,8 @@ class AlphaVantageStandIn(StandIn):
         super().__init__()
         #: what the next answers say instead, e.g. ("Note", words)
         self.words: list[tuple[str, str]] = []
+        #: functions of companies that have nothing of anybody
+        self.nothing: set[str] = set()
 
     def routes(self) -> Sequence[tuple[str, Callable[[Asked], Reply]]]:
         return ((r"/query", self.query),)
@@ -137,7 +139,8 @@ class AlphaVantageStandIn(StandIn):
             known = _EVENTS[function] if symbol in _KNOWN else []
             return Reply({"symbol": symbol, "data": known})
         if function in (*_REPORTS, "EARNINGS", "OVERVIEW"):
-            return Reply(_company(function, symbol) if symbol in _KNOWN else {})
+            known = symbol in _KNOWN and function not in self.nothing
+            return Reply(_company(function, symbol) if known else {})
         if symbol not in _KNOWN or not function.startswith("TIME_SERIES_"):
             words = "Invalid API call. Please retry or visit the documentation"
             return Reply({"Error Message": f"{words} (https://www.alphavantage.co/documentation/) for {function}."})

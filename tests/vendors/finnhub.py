@@ -9,6 +9,7 @@ from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
 from typing import ClassVar
+from zoneinfo import ZoneInfo
 
 from tests.vendors import market
 from tests.vendors.server import Asked
@@ -40,6 +41,11 @@ class FinnhubStandIn(StandIn):
         "corporate_actions": (datetime(2020, 2, 7, tzinfo=UTC), datetime(2024, 2, 9, tzinfo=UTC)),
     }
     forbidden = _FORBIDDEN
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: where the midnight lies that a candle of a day is stamped with
+        self.zone = ZoneInfo("UTC")
 
     def routes(self) -> Sequence[tuple[str, Callable[[Asked], Reply]]]:
         return (
@@ -112,13 +118,18 @@ class FinnhubStandIn(StandIn):
         # both ends are meant
         start = market.EPOCH + timedelta(seconds=int(asked.params["from"]))
         end = market.EPOCH + timedelta(seconds=int(asked.params["to"]) + 1)
-        found = self.bars(asked.params["symbol"], asked.params["resolution"], start, end)[-_CANDLES:]
+        daily, margin = asked.params["resolution"] == "D", timedelta(days=1)
+        found = [
+            (bar, at)
+            for bar in self.bars(asked.params["symbol"], asked.params["resolution"], start - margin, end + margin)
+            if start <= (at := bar.time.replace(tzinfo=self.zone) if daily else bar.time) < end
+        ][-_CANDLES:]
         if not found:
             return Reply({"s": "no_data"})
         columns = {
-            "c": [float(bar.close) for bar in found], "h": [float(bar.high) for bar in found],
-            "l": [float(bar.low) for bar in found], "o": [float(bar.open) for bar in found],
-            "s": "ok", "t": [int(bar.time.timestamp()) for bar in found], "v": [float(bar.volume) for bar in found],
+            "c": [float(bar.close) for bar, _ in found], "h": [float(bar.high) for bar, _ in found],
+            "l": [float(bar.low) for bar, _ in found], "o": [float(bar.open) for bar, _ in found],
+            "s": "ok", "t": [int(at.timestamp()) for _, at in found], "v": [float(bar.volume) for bar, _ in found],
         }  # fmt: skip
         return Reply(columns, headers={"X-Ratelimit-Limit": "60", "X-Ratelimit-Remaining": "59"})
 

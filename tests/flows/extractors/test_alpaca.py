@@ -213,6 +213,35 @@ def test_a_malformed_symbol_takes_no_other_along(stand_in: AlpacaStandIn, tmp_pa
         list(extractor.pages(request))
 
 
+@pytest.mark.parametrize(
+    ("kind", "symbols", "wrong"),
+    [("stocks", ["AAPL", "BTC/USD", "MSFT"], "BTC/USD"), ("crypto", ["BTC/USD", "AAPL", "ETH/USD"], "AAPL")],
+)
+def test_a_symbol_of_the_other_market_takes_no_other_along(
+    stand_in: AlpacaStandIn, kind: str, symbols: list[str], wrong: str, tmp_path: Path
+) -> None:
+    bench = Bench(stand_in, tmp_path, {"market": kind})
+    window = (day(2024, 1, 2), day(2024, 1, 5))
+    outcome = bench.run(bench.job("ohlcv-1h", symbols, *window))
+    assert [f"invalid symbol: {wrong}" in error for error in outcome.errors] == [True]
+    right = [symbol for symbol in symbols if symbol != wrong]
+    assert [asked.params["symbols"] for asked in stand_in.log if asked.params["symbols"] != wrong] == [
+        ",".join(right)
+    ] * 2
+    for symbol in right:
+        assert matches(bench.stored("ohlcv-1h", symbol), stand_in.truth("ohlcv-1h", symbol, *window))
+
+
+def test_an_unknown_symbol_is_not_covered_and_the_others_are(stand_in: AlpacaStandIn, tmp_path: Path) -> None:
+    bench = Bench(stand_in, tmp_path)
+    # a weekend: nobody has a daily bar
+    job = bench.job("ohlcv-1d", ["AAPL", "NOSUCH", "MSFT"], day(2024, 1, 6), day(2024, 1, 8))
+    for symbols in ("AAPL,NOSUCH,MSFT", "NOSUCH"):
+        stand_in.log.clear()
+        assert bench.run(job).errors == []
+        assert [asked.params["symbols"] for asked in stand_in.log] == [symbols] * 2
+
+
 def test_silence_is_unknown_only_where_there_never_was_a_trade(stand_in: AlpacaStandIn, tmp_path: Path) -> None:
     bench = Bench(stand_in, tmp_path)
     # a weekend: nobody has a daily bar

@@ -198,7 +198,7 @@ def test_each_market_has_its_functions(
 def test_intraday_of_pairs_is_the_latest_weeks_only(
     stand_in: AlphaVantageStandIn, tmp_path: Path, kind: str, function: str
 ) -> None:
-    bench = Bench(stand_in, tmp_path, {"market": kind})
+    bench = Bench(stand_in, tmp_path, {"market": kind, "delay_minutes": 0})
     # the year before is neither asked nor taken for empty
     assert bench.run(bench.job("ohlcv-1h", ["EUR/USD"], at("2023-01-01"), at("2024-01-01"))).fetches == 0
     outcome = bench.run(bench.job("ohlcv-1h", ["EUR/USD"], at("2023-01-01"), TODAY))
@@ -220,13 +220,14 @@ def test_a_window_longer_than_what_is_sent_is_refused(stand_in: AlphaVantageStan
 
 
 def test_a_compact_answer_covers_only_what_it_reaches(stand_in: AlphaVantageStandIn, tmp_path: Path) -> None:
-    bench = Bench(stand_in, tmp_path, {"rows": "compact"})
-    (error,) = bench.run(bench.job("ohlcv-1d", ["IBM"], at("2023-06-01"), at("2024-05-01"))).errors
-    assert "option rows" in error
-    assert bench.rows == {}
     # 100 weekdays before June: one day less is not known to be whole
     oldest = at("2024-01-15")
-    assert len(bench.run(bench.job("ohlcv-1d", ["IBM"], oldest - timedelta(days=1), at("2024-05-01"))).errors) == 1
+    for number, first in enumerate((at("2023-06-01"), oldest - timedelta(days=1))):
+        refused = Bench(stand_in, tmp_path / str(number), {"rows": "compact"})
+        (error,) = refused.run(refused.job("ohlcv-1d", ["IBM"], first, at("2024-05-01"))).errors
+        assert "option rows" in error
+        assert refused.rows == {}
+    bench = Bench(stand_in, tmp_path, {"rows": "compact"})
     assert bench.run(bench.job("ohlcv-1d", ["IBM"], oldest, at("2024-02-01"))).errors == []
     start, end = at("2024-01-15"), at("2024-05-01")
     assert bench.run(bench.job("ohlcv-1d", ["IBM"], start, end)).errors == []
@@ -288,6 +289,45 @@ def test_a_company_nobody_knows_is_an_empty_object(stand_in: AlphaVantageStandIn
     error = failure(Bench(stand_in, tmp_path), "fundamentals", "NOSUCH")
     assert isinstance(error, UnknownSymbol)
     assert "NOSUCH" in str(error)
+    # every function said so
+    assert len(stand_in.log) == 5
+    bench = Bench(stand_in, tmp_path)
+    job = bench.job("fundamentals", ["NOSUCH", "IBM"], *stand_in.windows["fundamentals"])
+    for asked_again in (10, 0):
+        stand_in.log.clear()
+        (refusal,) = bench.run(job).errors
+        assert "NOSUCH" in refusal
+        # an unknown symbol takes no more of the day's requests
+        assert len(stand_in.log) == asked_again
+    assert bench.stored("fundamentals", "IBM")
+
+
+@pytest.mark.parametrize("nothing", ["OVERVIEW", "INCOME_STATEMENT"])
+def test_an_empty_object_from_one_function_leaves_the_others(
+    stand_in: AlphaVantageStandIn, tmp_path: Path, nothing: str
+) -> None:
+    stand_in.nothing = {nothing}
+    bench = Bench(stand_in, tmp_path)
+    window = stand_in.windows["fundamentals"]
+    outcome = bench.run(bench.job("fundamentals", ["IBM"], *window))
+    assert (outcome.errors, bench.ledger.quarantined) == ([], {})
+    truth = stand_in.truth("fundamentals", "IBM", *window)
+    left = [row for row in truth if not row["concept"].startswith(nothing.lower())]
+    assert 0 < len(left) < len(truth)
+    assert matches(bench.stored("fundamentals", "IBM"), left)
+    assert len(stand_in.log) == 5
+    assert bench.run(bench.job("fundamentals", ["IBM"], *window)).fetches == 0
+
+
+def test_prices_are_asked_when_the_day_is_over(stand_in: AlphaVantageStandIn, tmp_path: Path) -> None:
+    for options, last in (({}, TODAY - timedelta(days=1)), ({"delay_minutes": 0}, TODAY)):
+        bench = Bench(stand_in, tmp_path, options)
+        extractor = bench.extractor("ohlcv-1d")
+        (request,) = extractor.requests(bench.job("ohlcv-1d", ["IBM"], at("2024-01-01"), TODAY))
+        assert request.end == last
+        # figures have no such end
+        (figures,) = extractor.requests(bench.job("fundamentals", ["IBM"], at("2024-01-01"), TODAY))
+        assert figures.end == LATEST
 
 
 def test_figures_are_asked_anew_after_some_days_and_whole(stand_in: AlphaVantageStandIn, tmp_path: Path) -> None:

@@ -178,6 +178,28 @@ def test_what_a_free_plan_cannot_have_costs_one_call_and_the_rest_comes(
     assert len(stand_in.log) <= 7
 
 
+@pytest.mark.parametrize("plan", ["public", "demo"])
+@pytest.mark.parametrize(
+    ("granularity", "back", "until"), [("hourly", 364, 363), ("daily", 360, 350), ("daily", 200, 190)]
+)
+def test_a_window_near_the_limit_is_ended_later_not_begun_earlier(
+    stand_in: CoinGeckoStandIn, tmp_path: Path, granularity: str, back: int, until: int, plan: str
+) -> None:
+    today = floor(datetime.now(UTC), DAY)
+    start, end = today - back * DAY, today - until * DAY
+    bench = Bench(stand_in, tmp_path, {"plan": plan, "granularity": granularity}, {} if plan == "public" else None)
+    assert run(bench, "market_cap", start, end).errors == []
+    seconds = {"hourly": 3600, "daily": 86_400}[granularity]
+    assert matches(bench.stored("market_cap", "bitcoin"), list(stand_in.points("bitcoin", seconds, start, end)))
+    (asked,) = stand_in.log
+    assert int(asked.params["from"]) == (start if back > 300 else end - 91 * DAY).timestamp()
+    assert int(asked.params["to"]) < datetime.now(UTC).timestamp()
+
+
+def test_the_distance_of_points_is_fixed_once_rows_are_stored(stand_in: CoinGeckoStandIn, tmp_path: Path) -> None:
+    assert "granularity" in type(Bench(stand_in, tmp_path).extractor("market_cap")).value_options
+
+
 def test_nothing_is_asked_from_before_the_first_bars(stand_in: CoinGeckoStandIn, tmp_path: Path) -> None:
     bench = Bench(stand_in, tmp_path)
     job = bench.job("ohlcv-1d", ["bitcoin"], datetime(1970, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC))

@@ -162,7 +162,7 @@ def test_a_vendor_that_stays_away_is_left_for_later(stand_in: StandIn, tmp_path:
     outcome = bench.run(job)
     assert len(outcome.errors) == 1
     assert "503" in outcome.errors[0]
-    assert not any(fetch.complete for fetch in bench.ledger.fetches)
+    assert not bench.ledger.fetches[0].complete
     assert bench.run(job).errors == []
     expect(bench, schema, list(stand_in.symbols[schema]))
 

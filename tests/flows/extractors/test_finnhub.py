@@ -8,6 +8,7 @@ from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -66,8 +67,10 @@ def test_bars_within_the_day_are_asked_by_the_month_and_daily_ones_at_once(
         (request,) = extractor.requests(bench.job(schema, ["AAPL"], start, start + 100 * DAY))
         windows = [(int(call.params["from"]), int(call.params["to"])) for call in extractor.calls(request)]  # type: ignore[attr-defined]
         assert len(windows) == number
-        assert windows[0][0] == start.timestamp()
-        assert windows[-1][1] == (start + 100 * DAY).timestamp() - 1
+        # the stamps of dates may lie on the day before and after
+        more = 86_400 if schema == "ohlcv-1d" else 0
+        assert windows[0][0] == start.timestamp() - more
+        assert windows[-1][1] == (start + 100 * DAY).timestamp() - 1 + more
         # nothing between them, and nothing twice
         assert all(one[1] + 1 == other[0] for one, other in pairwise(windows))
         assert all(high - low < 30 * 86_400 for low, high in windows) is (schema == "ohlcv-1h")
@@ -116,13 +119,57 @@ def test_a_daily_candle_bears_the_date_of_its_zone(stand_in: FinnhubStandIn, zon
         assert (dates, tally.quarantined) == ([], 2)
 
 
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "Pacific/Auckland", "America/New_York", "UTC"])
+@pytest.mark.parametrize("days", [1, 5])
+def test_no_day_is_lost_wherever_its_midnight_lies(
+    stand_in: FinnhubStandIn, zone: str, days: int, tmp_path: Path
+) -> None:
+    stand_in.zone = ZoneInfo(zone)
+    bench = Bench(stand_in, tmp_path, {"zone": zone})
+    monday = TUESDAY - DAY
+    for first in range(0, 5, days):
+        window = (monday + first * DAY, monday + (first + days) * DAY)
+        assert bench.run(bench.job("ohlcv-1d", ["AAPL"], *window)).errors == []
+    truth = stand_in.truth("ohlcv-1d", "AAPL", monday, monday + 5 * DAY)
+    assert len(truth) == 5
+    assert matches(bench.stored("ohlcv-1d", "AAPL"), truth)
+
+
+@pytest.mark.parametrize(("schema", "days"), [("ohlcv-1w", 7), ("ohlcv-1mo", 31)])
+def test_weeks_and_months_begin_at_a_midnight_of_the_zone_too(
+    stand_in: FinnhubStandIn, schema: str, days: int, tmp_path: Path
+) -> None:
+    first = datetime(2024, 1, 1, tzinfo=UTC)
+    stamps = [int(at.replace(tzinfo=ZoneInfo("Asia/Tokyo")).timestamp()) for at in (first, first + days * DAY)]
+
+    def candle(asked: Asked) -> Reply:
+        times = [at for at in stamps if int(asked.params["from"]) <= at <= int(asked.params["to"])]
+        columns = {name: [1.5] * len(times) for name in "ohlcv"}
+        return Reply({"s": "ok", "t": times, **columns} if times else {"s": "no_data"})
+
+    stand_in.candle = candle  # type: ignore[method-assign]
+    bench = Bench(stand_in, tmp_path, {"zone": "Asia/Tokyo"})
+    for at in (first, first + days * DAY):
+        assert bench.run(bench.job(schema, ["AAPL"], at, at + 7 * DAY)).errors == []
+    assert [row["ts_event"] for row in bench.stored(schema, "AAPL")] == [first, first + days * DAY]
+
+
+def test_prices_that_come_later_are_not_asked_yet(stand_in: FinnhubStandIn, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    for options, late in (({}, timedelta(minutes=15)), ({"delay_minutes": 0}, timedelta(0))):
+        bench = Bench(stand_in, tmp_path, options)
+        (request,) = bench.extractor("news").requests(bench.job("news", ["AAPL"], now - DAY, now + DAY))
+        ends = request.end if late else request.end - DAY
+        assert timedelta(seconds=-60) < ends - (now - late) < timedelta(seconds=60)
+
+
 def test_numbers_come_as_they_are_written(stand_in: FinnhubStandIn, tmp_path: Path) -> None:
     at = int(TUESDAY.timestamp())
     body = b'{"s":"ok","t":[%d],"o":[1.1],"h":[1.10000000000000009],"l":[1e-1],"c":[1],"v":[12345678901]}' % at
     candles(stand_in, Reply(body))
     bench = Bench(stand_in, tmp_path)
-    assert bench.run(bench.job("ohlcv-1d", ["AAPL"], TUESDAY, TUESDAY + DAY)).errors == []
-    (row,) = bench.stored("ohlcv-1d", "AAPL")
+    assert bench.run(bench.job("ohlcv-1h", ["AAPL"], TUESDAY, TUESDAY + DAY)).errors == []
+    (row,) = bench.stored("ohlcv-1h", "AAPL")
     assert (row["high"], row["low"], row["close"]) == (Decimal("1.10000000000000009"), Decimal("0.1"), 1)
     assert row["volume"] == 12_345_678_901
 
@@ -163,8 +210,8 @@ def test_what_the_headers_say_is_left_is_believed(stand_in: FinnhubStandIn, tmp_
     at = int(TUESDAY.timestamp())
     columns = {name: [1.5] for name in "ohlcv"}
     candles(stand_in, Reply({"s": "ok", "t": [at], **columns}, headers={"X-Ratelimit-Remaining": "0"}))
-    extractor = Bench(stand_in, tmp_path).extractor("ohlcv-1d")
-    (request,) = extractor.requests(Bench(stand_in, tmp_path).job("ohlcv-1d", ["AAPL"], TUESDAY, TUESDAY + DAY))
+    extractor = Bench(stand_in, tmp_path).extractor("ohlcv-1h")
+    (request,) = extractor.requests(Bench(stand_in, tmp_path).job("ohlcv-1h", ["AAPL"], TUESDAY, TUESDAY + DAY))
     list(extractor.pages(request))
     waits: list[float] = []
     extractor.limiter.sleep = waits.append  # type: ignore[attr-defined]

@@ -314,6 +314,17 @@ def test_silence_is_unknown_only_where_no_list_has_the_ticker(
     ]  # fmt: skip
 
 
+def test_an_unknown_ticker_is_not_covered_and_the_others_are(stand_in: MassiveStandIn, tmp_path: Path) -> None:
+    bench = Bench(stand_in, tmp_path)
+    job = bench.job("ohlcv-1d", ["AAPL", "TWTR", "NOSUCH"], day(2024, 1, 6), day(2024, 1, 8))
+    assert bench.run(job).errors == []
+    stand_in.log.clear()
+    assert bench.run(job).errors == []
+    bars, *listed = [(asked.path, asked.params.get("ticker")) for asked in stand_in.log]
+    assert "/ticker/NOSUCH/" in bars[0]
+    assert listed == [("/v3/reference/tickers", "NOSUCH")] * 2
+
+
 def test_listings_carry_what_identifies_them(stand_in: MassiveStandIn, tmp_path: Path) -> None:
     stand_in.page_most = 1
     extractor = Bench(stand_in, tmp_path).extractor("ohlcv-1d")

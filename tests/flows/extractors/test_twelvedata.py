@@ -110,6 +110,36 @@ def test_one_symbols_error_is_a_row_and_the_others_come(stand_in: TwelveDataStan
     assert len(stand_in.log) == 1
 
 
+def test_a_refused_symbol_is_not_covered_and_the_others_are(stand_in: TwelveDataStandIn, tmp_path: Path) -> None:
+    bench = Bench(stand_in, tmp_path)
+    stand_in.broken = {
+        "MSFT": (403, "This symbol is available starting with the Pro plan"),
+        "BTC/USD": (404, "**symbol** or **figi** parameter is missing or invalid."),
+        # says that there are none
+        "EUR/USD": (400, "No data is available on the specified dates. Try setting different start/end dates."),
+    }
+    symbols = ["AAPL", "MSFT", "BTC/USD", "EUR/USD"]
+    assert run(bench, "ohlcv-1h", symbols, START, START + DAY).errors == []
+    assert (len(stand_in.log), len(bench.ledger.quarantined)) == (1, 2)
+    # the plan is another one now, and the symbol is known
+    stand_in.broken.clear()
+    assert run(bench, "ohlcv-1h", symbols, START, START + DAY).errors == []
+    assert [asked.params["symbol"] for asked in stand_in.log[1:]] == ["MSFT,BTC/USD"]
+    expect(bench, "ohlcv-1h", ["AAPL", "MSFT", "BTC/USD"], START, START + DAY)
+    assert run(bench, "ohlcv-1h", symbols, START, START + DAY).fetches == 0
+    assert len(stand_in.log) == 2
+
+
+def test_prices_that_come_later_are_not_asked_yet(stand_in: TwelveDataStandIn, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    for options, late in (({}, 15), ({"delay_minutes": 0}, 0)):
+        bench = Bench(stand_in, tmp_path, options)
+        job = bench.job("ohlcv-1m", ["AAPL"], now - DAY, now + timedelta(minutes=5))
+        (request,) = bench.extractor("ohlcv-1m").requests(job)
+        ends = now - timedelta(minutes=late) if late else now + timedelta(minutes=5)
+        assert timedelta(minutes=-2) < request.end - ends < timedelta(minutes=1)
+
+
 @pytest.mark.parametrize(
     ("code", "error"), [(429, RateLimited), (401, AuthFailed), (500, TransientError), (503, TransientError)]
 )
