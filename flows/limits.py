@@ -16,6 +16,7 @@ from typing import Final
 from typing import Protocol
 
 from catalog.errors import RateLimited
+from catalog.errors import TransientError
 
 #: the quota that every request takes one of
 REQUESTS: Final = "requests"
@@ -184,13 +185,22 @@ class RedisBuckets:
         arguments: list[str | float] = []
         for quota in quotas:
             arguments += [quota.name, quota.amount, quota.rate, costs.get(quota.name, 0.0)]
-        return float(self.client.eval(_TAKE, 1, self.key, *arguments))
+        return float(self._run(_TAKE, *arguments))
 
     def correct(self, quota: Quota, left: float) -> None:
-        self.client.eval(_CORRECT, 1, self.key, quota.name, quota.amount, quota.rate, left)
+        self._run(_CORRECT, quota.name, quota.amount, quota.rate, left)
 
     def pause(self, seconds: float) -> None:
-        self.client.eval(_PAUSE, 1, self.key, seconds)
+        self._run(_PAUSE, seconds)
+
+    def _run(self, script: str, *arguments: str | float) -> Any:
+        """Run a script; TransientError where Redis does not: without the limits nobody asks the vendor."""
+        from redis import RedisError
+
+        try:
+            return self.client.eval(script, 1, self.key, *arguments)
+        except RedisError as error:
+            raise TransientError(f"the limits in Redis cannot be read: {type(error).__name__}") from error
 
 
 @cache

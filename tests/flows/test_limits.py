@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from catalog.errors import RateLimited
+from catalog.errors import TransientError
 from flows.limits import Limiter
 from flows.limits import LocalBuckets
 from flows.limits import Quota
@@ -167,3 +168,9 @@ def test_redis_and_memory_decide_alike(costs: list[int]) -> None:
         remote, local = RedisBuckets(client, "alike"), LocalBuckets()
         for cost in costs:
             assert (remote.take(quota, {"weight": cost}) > 1) == (local.take(quota, {"weight": cost}) > 1)
+
+
+def test_without_redis_nobody_asks() -> None:
+    shared = buckets("9:gone", "redis://:s3cret@127.0.0.1:9/0")
+    with pytest.raises(TransientError, match="limits in Redis cannot be read: ConnectionError"):
+        shared.take((Quota("requests", 1, 1),), {"requests": 1})
