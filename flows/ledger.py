@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from typing import Final
@@ -56,12 +57,14 @@ class CatalogLedger:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        #: by source: it is asked once a run, not once a request
+        self._ages: dict[int, timedelta] = {}
 
     def missing(self, request: Request) -> list[Request]:
         # the first hole of every instrument is one request, the second another: nothing between them is asked again
         parts: list[list[InstrumentFacts]] = []
         covered = _covered(request)
-        settled = DataSource.objects.values_list("settled_after", flat=True).get(pk=request.job.source.id)
+        settled = self._settled_after(request.job.source.id)
         schema = schema_called(request.job.schema)
         for instrument in request.instruments:
             windows = [
@@ -74,6 +77,11 @@ class CatalogLedger:
                     parts.append([])
                 parts[number].append(hole)
         return [replace(request, instruments=tuple(part)) for part in parts]
+
+    def _settled_after(self, source: int) -> timedelta:
+        if source not in self._ages:
+            self._ages[source] = DataSource.objects.values_list("settled_after", flat=True).get(pk=source)
+        return self._ages[source]
 
     def open_fetch(self, request: Request) -> FetchRef:
         digest = request_hash(request)
