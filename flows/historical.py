@@ -37,11 +37,11 @@ from flows.claims import claim
 from flows.costs import check_budget
 from flows.costs import money_left
 from flows.derive import store_indicators
+from flows.extraction import extract_missing
 from flows.job import Job
 from flows.ledger import CatalogLedger
 from flows.ledger import recorded
 from flows.pipeline import deliver
-from flows.pipeline import extract_missing
 from flows.pipeline import refine
 from flows.plan import Selection
 from flows.plan import plan

@@ -128,3 +128,43 @@ class Request:
     def end(self) -> datetime:
         """Latest end, exclusive."""
         return max(instrument.end for instrument in self.instruments)
+
+
+def describe(request: Request) -> dict[str, Any]:
+    """Return what a request asks as JSON for the landing; no secret is in it."""
+    return {
+        "vendor": request.job.source.vendor,
+        "source": request.job.source.name,
+        "options": request.job.source.options,
+        "schema": request.job.schema,
+        "identity": request.identity,
+        "instruments": [
+            {
+                "id": instrument.id,
+                "name": str(instrument.name),
+                "symbols": [
+                    [symbol.symbol, symbol.start.isoformat(), symbol.end.isoformat()] for symbol in instrument.symbols
+                ],
+                "start": instrument.start.isoformat(),
+                "end": instrument.end.isoformat(),
+            }
+            for instrument in request.instruments
+        ],
+    }
+
+
+def undescribe(request: dict[str, Any]) -> tuple[InstrumentFacts, ...]:
+    """Return the instruments of a described request."""
+    return tuple(
+        InstrumentFacts(
+            item["id"],
+            InstrumentName.parse(item["name"]),
+            tuple(
+                SymbolInterval(symbol, datetime.fromisoformat(start), datetime.fromisoformat(end))
+                for symbol, start, end in item["symbols"]
+            ),
+            datetime.fromisoformat(item["start"]),
+            datetime.fromisoformat(item["end"]),
+        )
+        for item in request["instruments"]
+    )

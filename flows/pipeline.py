@@ -1,16 +1,14 @@
-"""extract → refine → deliver → run: plain functions over a ledger and a landing; no Django, no Prefect.
+"""refine → deliver → run: plain functions over a ledger and a landing; no Django, no Prefect.
 
-    extract(request, …)   lands the vendor's pages; what has landed is not asked again
     refine(fetch, …)      yields refined batches of a landed fetch, always the same ones in the same order
     deliver(fetch, …)     writes those batches to routes, each from its own cursor
-    run(job, …)           all of it for one job
+    run(job, …)           all of it for one job, extraction (`flows.extraction`) included
 
 The ledger keeps the account of every fetch and route, in rows:
 parsed = new + updated + unchanged + duplicate + superseded + filtered + quarantined + pending.
 """
 
 import logging
-import random
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Generator
@@ -21,9 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
-from typing import Any
 from typing import Final
 
 import numpy as np
@@ -31,14 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.asset_classes import ASSET_CLASSES
-from catalog.errors import AuthFailed
 from catalog.errors import ConfigError
 from catalog.errors import DataflowError
-from catalog.errors import OtherQuestion
 from catalog.errors import PermanentError
-from catalog.errors import RateLimited
 from catalog.errors import TransientError
-from catalog.keys import InstrumentName
 from catalog.schemas import INSTRUMENT
 from catalog.schemas import Schema
 from catalog.schemas import schema as schema_called
@@ -47,12 +39,11 @@ from catalog.schemas.refine import Facts
 from catalog.schemas.refine import Ordinals
 from catalog.schemas.refine import refine as refine_rows
 from flows.delivery import Writer
-from flows.extractors.base import SYMBOL
+from flows.extraction import extract_missing
 from flows.extractors.base import Batch
 from flows.job import InstrumentFacts
 from flows.job import Job
-from flows.job import Request
-from flows.job import SymbolInterval
+from flows.job import undescribe
 from flows.landing import LandedPage
 from flows.symbols import Symbols
 from flows.work import DeliveryRef
@@ -70,8 +61,6 @@ BATCH_ROWS: Final = 250_000
 MAX_CHUNKS: Final = 100
 # batches refined before they are asked for
 _AHEAD: Final = 4
-# requests that fail one after another before the vendor is taken to be away
-_FAILURES: Final = 3
 
 
 def run(job: Job, workshop: Workshop) -> Outcome:
@@ -82,49 +71,6 @@ def run(job: Job, workshop: Workshop) -> Outcome:
     except DataflowError as error:
         outcome.errors.append(str(error))
     return outcome
-
-
-def extract_missing(
-    job: Job, workshop: Workshop, outcome: Outcome, landed: Callable[[FetchRef], None] = lambda fetch: None
-) -> None:
-    """Land every request of a job that no complete fetch covers; `landed` is told of each.
-
-    A request that fails for good (a damaged file) is noted and does not stop the others.
-    """
-    failures = 0
-    for request in _wanted(workshop.extractor.resolve(job), workshop, outcome):
-        try:
-            fetch = extract(request, workshop)
-        except (AuthFailed, RateLimited):
-            # no other request would fare better
-            raise
-        except PermanentError as error:
-            outcome.errors.append(str(error))
-            continue
-        except TransientError as error:
-            # one symbol's trouble is not that of the others, until it looks like everybody's
-            outcome.transient = True
-            failures += 1
-            if failures >= _FAILURES:
-                raise
-            outcome.errors.append(str(error))
-            continue
-        failures = 0
-        outcome.fetches += 1
-        landed(fetch)
-
-
-def _wanted(job: Job, workshop: Workshop, outcome: Outcome) -> Iterator[Request]:
-    """Yield what is to be asked: first what was begun and not finished, then what nothing covers."""
-    if not job.again:
-        for fetch, request in workshop.ledger.unfinished(job):
-            # where nothing has landed there is nothing to go on with
-            if workshop.landing.pages(fetch.source, fetch.id):
-                yield request
-    for request in workshop.extractor.requests(job):
-        wanted = [request] if job.again else workshop.ledger.missing(request)
-        outcome.skipped += not wanted
-        yield from wanted
 
 
 def _deliver_fetch(job: Job, workshop: Workshop, outcome: Outcome, fetch: FetchRef) -> None:
@@ -140,96 +86,6 @@ def catch_up(job: Job, workshop: Workshop) -> Outcome:
     for _, deliveries in sorted(waiting.items()):
         outcome.add(deliver(deliveries[0].fetch, job, deliveries, workshop))
     return outcome
-
-
-def extract(request: Request, workshop: Workshop) -> FetchRef:
-    """Land every page of a request; what has landed is not asked again, in whichever attempt it did.
-
-    Failures that may pass are met with the vendor's patience. Raises what the vendor's border raises; the fetch then
-    stays incomplete, with the reason, and goes on from its last page next time.
-    """
-    ledger, landing = workshop.ledger, workshop.landing
-    fetch = ledger.open_fetch(request)
-    landing.begin(request.job.source.name, fetch.id, describe(request))
-    attempt = 0
-    while True:
-        before = len(landing.pages(fetch.source, fetch.id))
-        try:
-            return _extract_once(request, fetch, workshop)
-        except OtherQuestion as error:
-            # the source's options have changed since: what has landed stays, and is no part of this
-            ledger.abandon(fetch, str(error))
-            fetch = ledger.open_fetch(request)
-            landing.begin(fetch.source, fetch.id, describe(request))
-        except TransientError as error:
-            pages = len(landing.pages(fetch.source, fetch.id))
-            attempt = 1 if pages > before else attempt + 1
-            pause = workshop.extractor.patience.pause(attempt, error.retry_after, random.random())
-            ledger.failed(fetch, f"{type(error).__name__}: {error}")
-            if pause is None:
-                raise
-            log.info("fetch %s, attempt %s: %s; trying again in %.1f s", fetch.id, attempt, error, pause)
-            workshop.sleep(pause)
-        except Exception as error:
-            ledger.failed(fetch, f"{type(error).__name__}: {error}")
-            raise
-
-
-def _extract_once(request: Request, fetch: FetchRef, workshop: Workshop) -> FetchRef:
-    ledger, landing = workshop.ledger, workshop.landing
-    landed = landing.pages(fetch.source, fetch.id)
-    size = sum(page.manifest.bytes for page in landed)
-    parts = len(landed)
-    pages = workshop.extractor.pages(request, landed)
-    while True:
-        # before something is bought: it must be allowed, and have room
-        left = workshop.left()
-        if left is not None and left <= 0:
-            raise PermanentError(
-                f"source {fetch.source!r}: the month's budget is spent; --allow-cost goes on all the same"
-            )
-        landing.check_room()
-        page = next(pages, None)
-        if page is None:
-            break
-        if page.requests or page.cost:
-            # it is spent whether or not the page lands
-            ledger.spent(fetch, page.requests, page.cost)
-        manifest = landing.write(fetch.source, fetch.id, parts, page)
-        workshop.fresh.add(manifest.sha256)
-        parts += 1
-        size += manifest.bytes
-        workshop.progress("pages", 1)
-    if getattr(workshop.extractor.options, "unknown_symbols", "") == "register":
-        _register(request, fetch, workshop)
-    done = landing.pages(fetch.source, fetch.id)
-    refused = {symbol for page in done for symbol in page.manifest.facts.get("refused", ())}
-    return ledger.landed(fetch, parts, size, refused)
-
-
-def _register(request: Request, fetch: FetchRef, workshop: Workshop) -> None:
-    """Make instruments of the symbols in the landed pages that the request does not name; again changes nothing.
-
-    It is done before the fetch is complete: a crash on the way leaves a fetch that is gone on with, not one whose rows
-    were refused.
-    """
-    described = undescribe(_request(fetch, workshop))
-    known = {symbol.symbol for instrument in described for symbol in instrument.symbols}
-    found: dict[str, None] = {}
-    for page in workshop.landing.pages(fetch.source, fetch.id):
-        try:
-            for batch in workshop.extractor.parse(page, {}):
-                symbols = batch.table[SYMBOL].unique().drop_null().to_pylist()
-                found |= dict.fromkeys(str(symbol) for symbol in symbols)
-        except (ConfigError, TransientError, MemoryError):
-            raise
-        except Exception:  # noqa: BLE001  # refine says what is wrong with the page
-            log.info("fetch %s, page %s: no symbols to register", fetch.id, page.manifest.part)
-    if new := [symbol for symbol in found if symbol not in known]:
-        made = workshop.ledger.register(request, fetch, new)
-        amended = replace(request, instruments=(*described, *made))
-        workshop.landing.amend(fetch.source, fetch.id, describe(amended))
-        workshop.registered.setdefault(request.job.schema, {}).update({facts.id: facts for facts in made})
 
 
 def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
@@ -371,7 +227,10 @@ def deliver(
     """
     outcome = Outcome()
     routes = {route.destination: route for route in workshop.amended(job).routes}
-    ids = {str(instrument.name): instrument.id for instrument in undescribe(_request(fetch, workshop))}
+    ids = {
+        str(instrument.name): instrument.id
+        for instrument in undescribe(workshop.landing.request(fetch.source, fetch.id))
+    }
     confirmed = workshop.ledger.confirmed(fetch)
     failed: dict[Writer, Exception] = {}
     parsed: list[int] = []
@@ -417,10 +276,6 @@ def _attempt(writer: Writer, step: Callable[[], object], failed: dict[Writer, Ex
         failed[writer] = error
 
 
-def _request(fetch: FetchRef, workshop: Workshop) -> dict[str, Any]:
-    return workshop.landing.request(fetch.source, fetch.id)
-
-
 def _ahead(batches: Iterator[RefinedBatch]) -> Generator[RefinedBatch, None, None]:
     """Refine the next batches in a thread while this one is written (decoding and writing overlap).
 
@@ -440,44 +295,4 @@ def positive(instruments: Iterable[InstrumentFacts]) -> frozenset[str]:
     """Return the texts of the instruments whose asset class has positive prices only."""
     return frozenset(
         str(instrument.name) for instrument in instruments if ASSET_CLASSES.get(instrument.name.asset_class, False)
-    )
-
-
-def describe(request: Request) -> dict[str, Any]:
-    """Return what a request asks as JSON for the landing; no secret is in it."""
-    return {
-        "vendor": request.job.source.vendor,
-        "source": request.job.source.name,
-        "options": request.job.source.options,
-        "schema": request.job.schema,
-        "identity": request.identity,
-        "instruments": [
-            {
-                "id": instrument.id,
-                "name": str(instrument.name),
-                "symbols": [
-                    [symbol.symbol, symbol.start.isoformat(), symbol.end.isoformat()] for symbol in instrument.symbols
-                ],
-                "start": instrument.start.isoformat(),
-                "end": instrument.end.isoformat(),
-            }
-            for instrument in request.instruments
-        ],
-    }
-
-
-def undescribe(request: dict[str, Any]) -> tuple[InstrumentFacts, ...]:
-    """Return the instruments of a described request."""
-    return tuple(
-        InstrumentFacts(
-            item["id"],
-            InstrumentName.parse(item["name"]),
-            tuple(
-                SymbolInterval(symbol, datetime.fromisoformat(start), datetime.fromisoformat(end))
-                for symbol, start, end in item["symbols"]
-            ),
-            datetime.fromisoformat(item["start"]),
-            datetime.fromisoformat(item["end"]),
-        )
-        for item in request["instruments"]
     )

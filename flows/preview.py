@@ -37,10 +37,10 @@ from flows.extractors.base import BaseHistoricalExtractor
 from flows.extractors.base import Batch
 from flows.job import Job
 from flows.job import Request
+from flows.job import describe
 from flows.landing import LandedPage
 from flows.landing import Landing
 from flows.memory import MemoryLedger
-from flows.pipeline import describe
 from flows.pipeline import refine
 from flows.work import FetchRef
 from flows.work import RefinedBatch

@@ -1,6 +1,6 @@
 """Asks a vendor over HTTP: within its limits, in bounded time and size, with secrets kept out of every message.
 
-One call is one attempt; what to do about a failure is said by the class of the error, and done by `pipeline.extract`.
+One call is one attempt; what to do about a failure is said by the class of the error, and done by `flows.extraction`.
 Answers are RFC 9110; `Retry-After` in seconds or as a date, §10.2.3.
 """
 

@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 from typing import ClassVar
+from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfoNotFoundError
 
 import pyarrow as pa
 
@@ -99,6 +101,15 @@ def known_asset_class(name: str) -> str:
     """Return the name of an asset class, or an empty text; ValueError names the accepted ones."""
     if name and name not in ASSET_CLASSES:
         raise ValueError(f"accepted: {', '.join(sorted(ASSET_CLASSES))}, or nothing")
+    return name
+
+
+def known_zone(name: str) -> str:
+    """Return the name of a time zone; ValueError where there is none."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("no such time zone; accepted: names like America/New_York") from None
     return name
 
 

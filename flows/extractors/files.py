@@ -18,8 +18,6 @@ from typing import IO
 from typing import Any
 from typing import Final
 from typing import Literal
-from zoneinfo import ZoneInfo
-from zoneinfo import ZoneInfoNotFoundError
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +37,7 @@ from flows.extractors.base import SYMBOL
 from flows.extractors.base import BaseHistoricalExtractor
 from flows.extractors.base import Batch
 from flows.extractors.base import known_asset_class
+from flows.extractors.base import known_zone
 from flows.formats import containers
 from flows.formats import dbn
 from flows.formats import delimited
@@ -122,11 +121,7 @@ class FilesOptions(registry.Options):
     @field_validator("timezone")
     @classmethod
     def _zone_exists(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("no such time zone; accepted: names like America/New_York") from None
-        return value
+        return known_zone(value)
 
     @field_validator("symbol_name")
     @classmethod

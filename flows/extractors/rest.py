@@ -21,8 +21,6 @@ from typing import Any
 from typing import Final
 from typing import Literal
 from urllib.parse import quote
-from zoneinfo import ZoneInfo
-from zoneinfo import ZoneInfoNotFoundError
 
 from pydantic import Field
 from pydantic import field_validator
@@ -38,6 +36,7 @@ from catalog.errors import UnknownSymbol
 from catalog.schemas import Schema
 from catalog.schemas import schema as schema_called
 from flows.extractors.base import Batch
+from flows.extractors.base import known_zone
 from flows.extractors.http import HttpExtractor
 from flows.extractors.http import HttpOptions
 from flows.extractors.http import asked
@@ -113,11 +112,7 @@ class RestOptions(HttpOptions):
     @field_validator("timezone")
     @classmethod
     def _zone_exists(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("no such time zone; accepted: names like America/New_York") from None
-        return value
+        return known_zone(value)
 
 
 class RestExtractor(HttpExtractor):

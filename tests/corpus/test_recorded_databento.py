@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from flows.job import describe
 from flows.landing import Landing
 from flows.landing import Page
-from flows.pipeline import describe
 from flows.pipeline import refine
 from flows.work import Workshop
 from tests.vendors.databento import DatabentoStandIn

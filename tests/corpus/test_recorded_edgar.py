@@ -26,10 +26,10 @@ from flows.job import Job
 from flows.job import Request
 from flows.job import SourceFacts
 from flows.job import SymbolInterval
+from flows.job import describe
 from flows.landing import Landing
 from flows.landing import Page
 from flows.memory import MemoryLedger
-from flows.pipeline import describe
 from flows.pipeline import refine
 from flows.work import Workshop
 from tests.vendors.edgar import EdgarStandIn

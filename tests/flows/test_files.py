@@ -11,8 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 import zstandard
 from hypothesis import given
@@ -21,8 +19,6 @@ from hypothesis import strategies as st
 
 from catalog.errors import ConfigError
 from catalog.keys import InstrumentName
-from catalog.schemas import Schema
-from catalog.schemas.base import Counts
 from flows import registry
 from flows.extractors.base import Context
 from flows.formats import delimited
@@ -35,28 +31,9 @@ from flows.job import SymbolInterval
 from flows.landing import Landing
 from flows.memory import MemoryLedger
 from flows.pipeline import run
-from flows.sinks.base import Sink
-from flows.sinks.base import Target
 from flows.work import Outcome
 from flows.work import Workshop
-
-
-class Shelf(Sink):
-    """Keeps what is written, for a look at the refined rows."""
-
-    name = "shelf"
-    label = "Shelf"
-
-    def __init__(self) -> None:
-        super().__init__({}, Target("shelf"))
-        self.tables: list[pa.Table] = []
-
-    def write(self, schema: Schema, table: pa.Table, *, replace: bool = True) -> Counts:
-        self.tables.append(table)
-        return Counts(new=table.num_rows)
-
-    def rows(self) -> list[dict[str, Any]]:
-        return pa.concat_tables(self.tables).to_pylist() if self.tables else []
+from tests.flows.shelf import Shelf
 
 
 class Bench:

@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from flows.job import Request
+from flows.job import describe
 from flows.landing import Landing
 from flows.landing import Page
-from flows.pipeline import describe
 from flows.pipeline import refine
 from flows.work import Workshop
 from tests.vendors.harness import Bench

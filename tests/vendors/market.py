@@ -20,6 +20,28 @@ _CENT = Decimal("0.0001")
 TICK = 7
 
 
+def day(year: int, month: int, number: int) -> datetime:
+    """Return the midnight (UTC) a day begins with."""
+    return datetime(year, month, number, tzinfo=UTC)
+
+
+_AROUND_MIDNIGHT = (datetime(2024, 1, 2, 23, 30, tzinfo=UTC), datetime(2024, 1, 3, 0, 20, tzinfo=UTC))
+#: windows with several small pages, for vendors of US stocks
+WINDOWS = {
+    "ohlcv-5m": (day(2024, 1, 2), day(2024, 1, 3)),
+    "ohlcv-15m": (day(2024, 1, 2), day(2024, 1, 4)),
+    "ohlcv-30m": (day(2024, 1, 2), day(2024, 1, 5)),
+    "ohlcv-1h": (day(2024, 1, 2), day(2024, 1, 9)),
+    "ohlcv-4h": (day(2024, 1, 2), day(2024, 2, 2)),
+    # across both changes of the clock in New York
+    "ohlcv-1d": (day(2024, 1, 2), day(2024, 12, 2)),
+    # a fetch of ticks is a day
+    "trades": _AROUND_MIDNIGHT,
+    "quotes": _AROUND_MIDNIGHT,
+    "news": (day(2024, 1, 2), day(2024, 2, 2)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
     """A bar by its open instant; 1d by its date at 00:00Z."""

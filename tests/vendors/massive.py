@@ -74,18 +74,9 @@ class MassiveStandIn(StandIn):
     windows: ClassVar[Mapping[str, tuple[datetime, datetime]]] = {
         "ohlcv-1s": (_day(2024, 1, 2), datetime(2024, 1, 2, 0, 4, tzinfo=UTC)),
         "ohlcv-1m": (_day(2024, 1, 2), datetime(2024, 1, 2, 4, tzinfo=UTC)),
-        "ohlcv-5m": (_day(2024, 1, 2), _day(2024, 1, 3)),
-        "ohlcv-15m": (_day(2024, 1, 2), _day(2024, 1, 4)),
-        "ohlcv-30m": (_day(2024, 1, 2), _day(2024, 1, 5)),
-        "ohlcv-1h": (_day(2024, 1, 2), _day(2024, 1, 9)),
-        "ohlcv-4h": (_day(2024, 1, 2), _day(2024, 2, 2)),
-        # across both changes of the clock in New York
-        "ohlcv-1d": (_day(2024, 1, 2), _day(2024, 12, 2)),
+        **market.WINDOWS,
         "ohlcv-1w": (_day(2022, 1, 3), _day(2024, 12, 2)),
         "ohlcv-1mo": (_day(2014, 1, 1), _day(2024, 1, 1)),
-        "trades": (datetime(2024, 1, 2, 23, 30, tzinfo=UTC), datetime(2024, 1, 3, 0, 20, tzinfo=UTC)),
-        "quotes": (datetime(2024, 1, 2, 23, 30, tzinfo=UTC), datetime(2024, 1, 3, 0, 20, tzinfo=UTC)),
-        "news": (_day(2024, 1, 2), _day(2024, 2, 2)),
         "corporate_actions": (_day(2012, 8, 9), _day(2022, 7, 18)),
     }
 

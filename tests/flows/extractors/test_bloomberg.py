@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,8 +30,6 @@ from catalog.errors import RateLimited
 from catalog.errors import TransientError
 from catalog.errors import UnknownSymbol
 from catalog.keys import InstrumentName
-from catalog.schemas import Schema
-from catalog.schemas.base import Counts
 from flows.blp import asks
 from flows.blp import faults
 from flows.blp.progress import rest
@@ -53,10 +50,9 @@ from flows.landing import Landing
 from flows.landing import Page
 from flows.memory import MemoryLedger
 from flows.pipeline import run
-from flows.sinks.base import Sink
-from flows.sinks.base import Target
 from flows.work import Outcome
 from flows.work import Workshop
+from tests.flows.shelf import Shelf
 from tests.vendors import blpapi_standin as standin
 from tests.vendors.blpapi_standin import Desk
 from tests.vendors.blpapi_standin import Market
@@ -76,21 +72,6 @@ def day(number: int, **values: Any) -> dict[str, Any]:
     prices = {"PX_OPEN": low + 1, "PX_HIGH": low + 3.5, "PX_LOW": low, "PX_LAST": low + 2.25, "PX_VOLUME": 1000.0}
     row = {"date": DAYS[number], **prices} | values
     return {name: value for name, value in row.items() if value is not None}
-
-
-class Shelf(Sink):
-    """Keeps what is written."""
-
-    name = "shelf"
-    label = "Shelf"
-
-    def __init__(self) -> None:
-        super().__init__({}, Target("shelf"))
-        self.tables: list[pa.Table] = []
-
-    def write(self, schema: Schema, table: pa.Table, *, replace: bool = True) -> Counts:
-        self.tables.append(table)
-        return Counts(new=table.num_rows)
 
 
 class Impatient(BloombergExtractor):

@@ -30,9 +30,9 @@ from flows.databento_api.actions import unpacked
 from flows.extractors.databento import DatabentoExtractor
 from flows.job import EARLIEST
 from flows.job import LATEST
+from flows.job import describe
 from flows.landing import Landing
 from flows.landing import Page
-from flows.pipeline import describe
 from flows.quotes import Quote
 from tests.vendors.databento import LISTED
 from tests.vendors.databento import ROLL
