@@ -4,9 +4,12 @@ The connection is used itself and not a client, because a client connects again 
 guards between reading and writing.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Final
@@ -16,11 +19,13 @@ from catalog.errors import ConfigError
 from catalog.errors import DataflowError
 from catalog.errors import PermanentError
 from catalog.errors import TransientError
+from flows.rediswire.packing import Packed
 
 if TYPE_CHECKING:
     from redis.exceptions import RedisError
 
 Command = Sequence[str | bytes | int]
+Commands = Command | Packed
 
 #: what passes: the server is full, saving, without its master, busy, or has a replica's role for a while
 _PASSING: Final = (
@@ -38,18 +43,25 @@ class Link:
         self._settings = settings
         self._connection: Any = None
 
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send the commands together and return their replies; None for a key that is not there.
+    def exchange(self, commands: Iterable[Commands], meanwhile: Callable[[], object] | None = None) -> list[Any]:
+        """Send the commands together, as they come, and return their replies; None for a key that is not there.
+
+        `meanwhile` is called when all are sent and the server works on them.
 
         Raises TransientError, AuthFailed or PermanentError; what the server then did of the commands is not known,
         and the connection is closed, so that nothing of a transaction stays open.
         """
         with translated(self.name, self):
             connection = self._open()
-            connection.send_packed_command(connection.pack_commands(commands))
-            replies = [self._reply(connection) for _ in commands]
+            sent = _Sent(connection, commands)
+            connection.send_packed_command(sent)
+            if meanwhile is not None:
+                meanwhile()
+            replies = _replies(connection, sent.count)
+            _raise_first(replies)
             for reply in replies:
-                _raise_first(reply if isinstance(reply, list) else [reply])
+                if isinstance(reply, list):
+                    _raise_first(reply)
             return replies
 
     def close(self) -> None:
@@ -67,16 +79,6 @@ class Link:
             made.connect()
             self._connection = made
         return self._connection
-
-    @staticmethod
-    def _reply(connection: Any) -> Any:
-        import redis
-
-        try:
-            return connection.read_response(disable_decoding=True)
-        except redis.ResponseError as error:
-            # the replies of the other commands are still to be read
-            return None if _NOT_THERE in str(error) else error
 
 
 @contextmanager
@@ -122,10 +124,64 @@ def translate(name: str, error: "RedisError") -> DataflowError:
     return PermanentError(text)
 
 
+class _Sent:
+    """The bytes of commands, neighbours together; and how many were given so far."""
+
+    def __init__(self, connection: Any, commands: Iterable[Commands]) -> None:
+        self._connection = connection
+        self._commands = commands
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        plain: list[Command] = []
+        for one in self._commands:
+            if isinstance(one, Packed):
+                yield from self._connection.pack_commands(plain)
+                plain.clear()
+                yield one.content
+                self.count += one.commands
+            else:
+                plain.append(one)
+                self.count += 1
+        yield from self._connection.pack_commands(plain)
+
+
+def _replies(connection: Any, count: int) -> list[Any]:
+    """Return so many replies; errors stand in their places, None where a key is not there."""
+    import redis
+    from redis._parsers.hiredis import NOT_ENOUGH_DATA
+
+    # there are two replies for each row, and the call of redis-py for one takes five times as long as hiredis' own
+    parser = connection._parser
+    next_reply, missing = partial(parser._reader.gets, False), NOT_ENOUGH_DATA
+    replies: list[Any] = []
+    try:
+        while True:
+            replies.extend(iter(next_reply, missing))
+            if len(replies) >= count:
+                break
+            parser.read_from_socket()
+    except TimeoutError as error:
+        raise redis.TimeoutError("Timeout reading from socket") from error
+    except OSError as error:
+        raise redis.ConnectionError(str(error)) from error
+    if _has_errors(replies):
+        for at, reply in enumerate(replies):
+            if isinstance(reply, redis.ResponseError) and _NOT_THERE in str(reply):
+                replies[at] = None
+    return replies
+
+
+def _has_errors(replies: Sequence[Any]) -> bool:
+    # many are of few kinds
+    return any(issubclass(kind, Exception) for kind in set(map(type, replies)))
+
+
 def _raise_first(replies: Sequence[Any]) -> None:
     """Raise the error among replies that says why; that the transaction was given up for it says less."""
     from redis.exceptions import ExecAbortError
 
+    if not _has_errors(replies):
+        return
     failed = [reply for reply in replies if isinstance(reply, Exception)]
-    if failed:
-        raise next((error for error in failed if not isinstance(error, ExecAbortError)), failed[0])
+    raise next((error for error in failed if not isinstance(error, ExecAbortError)), failed[0])

@@ -8,8 +8,11 @@ import io
 import json
 from collections.abc import Iterable
 from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
 from typing import Any
 from typing import Final
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,11 +30,62 @@ ROWS: Final = "rows"
 _BLOCK_BYTES: Final = 1 << 20
 
 
+class Lines:
+    """Rows whose values are asked for as text; what was cut out of others can share theirs."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._whole = rows
+        self._start = 0
+        self._count: int = rows.num_rows
+        #: the texts of whole columns, for all that is cut out of these rows; None: they are made for each piece
+        self._texts: dict[str, list[bytes | None]] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The rows themselves."""
+        whole = self._count == self._whole.num_rows
+        return self._whole if whole else self._whole.slice(self._start, self._count)
+
+    def shared(self) -> Self:
+        """Return these rows so that a column becomes text once for all its pieces: where most of it is asked for."""
+        self._texts = {}
+        return self
+
+    def prepare(self) -> None:
+        """Make the texts that pieces share, before they are asked for."""
+        if self._texts is not None:
+            for name in self._whole.column_names:
+                self.texts(name)
+
+    def slice(self, start: int, count: int | None = None) -> "Lines":
+        """Return a piece of the rows, as pyarrow's `slice` does."""
+        piece = Lines(self._whole)
+        piece._start = self._start + start
+        piece._count = max(self._count - start if count is None else min(count, self._count - start), 0)
+        piece._texts = self._texts
+        return piece
+
+    def lacks(self, name: str) -> bool:
+        """Whether a column of these rows, or of those they were cut out of, has nulls."""
+        return bool(self._whole[name].null_count)
+
+    def texts(self, name: str) -> list[bytes | None]:
+        """Return a column's values as text, in UTF-8."""
+        if self._texts is None:
+            return texts(self.table[name])
+        if (found := self._texts.get(name)) is None:
+            found = self._texts[name] = texts(self._whole[name])
+        return found if self._count == len(found) else found[self._start : self._start + self._count]
+
+
 def members(table: pa.Table) -> pa.Array:
     """Return each row as a JSON object, its columns in order; the same row gives the same bytes."""
     pieces = []
     for name, column in zip(table.column_names, table.columns, strict=True):
-        cells = _text(column)
+        cells = as_text(column)
         if pa.types.is_string(column.type):
             codes = cells.combine_chunks().dictionary_encode()
             quoted = [json.dumps(value, ensure_ascii=False) for value in codes.dictionary.to_pylist()]
@@ -61,16 +115,6 @@ def from_members(owner: Owner, texts: Sequence[bytes], place: str) -> pa.Table:
     if table.num_rows != len(texts):
         raise Damaged(f"{place} holds what is not a row: {len(texts)} members are {table.num_rows} rows")
     return _typed(owner, table, place)
-
-
-def fields(table: pa.Table) -> list[list[str]]:
-    """Return each row as names and values in turn, the nulls left out."""
-    columns = [_text(column).to_pylist() for column in table.columns]
-    names = table.column_names
-    return [
-        [text for pair in zip(names, row, strict=True) if pair[1] is not None for text in pair]
-        for row in zip(*columns, strict=True)
-    ]
 
 
 def from_fields(owner: Owner, rows: Iterable[Sequence[bytes]], place: str) -> pa.Table:
@@ -139,12 +183,19 @@ def dicts(table: pa.Table) -> list[dict[str, Any]]:
     ]
 
 
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column's values as text."""
     if column.type == DECIMAL:
         return to_text(column)
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     return pc.cast(column, pa.string())
+
+
+def texts(column: pa.ChunkedArray) -> list[bytes | None]:
+    """Return a column's values as text, in UTF-8."""
+    # a view costs a third of a cast
+    return list(chain.from_iterable(chunk.view(pa.binary()).to_pylist() for chunk in as_text(column).chunks))
 
 
 def _typed(owner: Owner, table: pa.Table, place: str) -> pa.Table:

@@ -7,11 +7,13 @@ complete fetches once brought.
 """
 
 import re
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
+from itertools import chain
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 from typing import Final
@@ -29,8 +31,10 @@ from catalog.schemas import Schema
 from catalog.schemas.base import Counts
 from flows.exports.facts import Owner
 from flows.rediswire import changes
+from flows.rediswire import packing
 from flows.rediswire import rows as wire
 from flows.rediswire.link import Command
+from flows.rediswire.link import Commands
 from flows.rediswire.link import Link
 from flows.rediswire.names import COUNTERS
 from flows.rediswire.names import PREFIX
@@ -42,15 +46,18 @@ from flows.rediswire.names import score
 from flows.rediswire.reading import last
 from flows.rediswire.reading import range_
 from flows.rediswire.reading import tail
+from flows.rediswire.rows import Lines
 from flows.registry import Options
 from flows.sinks.base import Sink
 from flows.sinks.base import Target
 
 __all__ = ["RedisOptions", "RedisSink", "last", "range_", "tail"]
 
-#: rows and keys of one transaction: the server does nothing else while it runs one
+#: rows, entries and keys of one transaction: the server does nothing else while it runs one
 _ROWS: Final = 2_000
 _KEYS: Final = 200
+#: rows of one transaction that are in packs
+_PACKED_ROWS: Final = 20_000
 # how often in a row somebody else may write the same key between our reading and writing
 _ATTEMPTS: Final = 100
 _MEMBERS: Final = 500
@@ -87,12 +94,35 @@ class RedisOptions(Options):
 
 @dataclass(slots=True)
 class _Part:
-    """Rows of one key, sorted by time, in one transaction."""
+    """Rows of one key, sorted by their times, in one transaction; and what was decided of them."""
 
     owner: Owner
     names: Names
-    rows: pa.Table
-    commands: list[Command] = field(default_factory=list)
+    rows: Lines
+    times: np.ndarray
+    ranged: changes.Ranged | None = None
+    added: changes.Appended | None = None
+    newest: changes.Latest | None = None
+    changed: Lines | None = None
+
+
+class _Ahead:
+    """Yields transactions; the next one can be prepared while the server works on one."""
+
+    def __init__(self, transactions: Iterator[list[_Part]]) -> None:
+        self._transactions = transactions
+        self._prepared: list[list[_Part]] = []
+
+    def __iter__(self) -> Iterator[list[_Part]]:
+        while self._prepared or self.prepare():
+            yield self._prepared.pop()
+
+    def prepare(self) -> bool:
+        """Prepare what comes next, if it is not yet; returns whether anything does."""
+        if not self._prepared and (parts := next(self._transactions, None)) is not None:
+            parts[0].rows.prepare()
+            self._prepared.append(parts)
+        return bool(self._prepared)
 
 
 class RedisSink(Sink):
@@ -106,6 +136,7 @@ class RedisSink(Sink):
 
     def __init__(self, options: Mapping[str, Any], target: Target) -> None:
         super().__init__(options, target)
+        self._places: dict[tuple[str, str], tuple[Owner, Names]] = {}
         self._link = Link(f"destination {target.name!r}", _settings(self.options, target))
 
     def __exit__(
@@ -121,23 +152,24 @@ class RedisSink(Sink):
         is taken by another type), Damaged (what is stored are no rows).
         """
         counts = Counts()
-        for parts in self._transactions(schema, table):
-            counts += self._commit(parts, replace)
+        transactions = _Ahead(self._transactions(schema, table))
+        for parts in transactions:
+            counts += self._commit(parts, replace, transactions.prepare)
         return counts
 
-    def _commit(self, parts: list[_Part], replace: bool) -> Counts:
+    def _commit(self, parts: list[_Part], replace: bool, meanwhile: Callable[[], object]) -> Counts:
         for _ in range(_ATTEMPTS):
             counts = self._prepare(parts, replace)
-            commands = [command for part in parts for command in part.commands]
-            if not commands:
+            if not any(map(_changes, parts)):
                 self._link.exchange([("UNWATCH",)])
                 return counts
-            if self._link.exchange([("MULTI",), *commands, ("EXEC",)])[-1] is not None:
+            commands = chain([("MULTI",)], self._commands(parts), [("EXEC",)])
+            if self._link.exchange(commands, meanwhile)[-1] is not None:
                 return counts
         raise TransientError(f"destination {self.target.name!r}: others write the same keys all the time")
 
     def _prepare(self, parts: list[_Part], replace: bool) -> Counts:
-        """Read what the keys have, under WATCH, and note each part's commands."""
+        """Read what the keys have, under WATCH, and decide what becomes of each part."""
         reads: list[Command] = []
         for part in parts:
             reads += self._reads(part)
@@ -156,13 +188,13 @@ class RedisSink(Sink):
         if self.options.stream:
             reads.append(("XINFO", "STREAM", part.names.stream))
         if self.options.sorted_set:
-            times = part.owner.times(part.rows)
-            reads.append(("ZRANGEBYSCORE", part.names.range, score(int(times[0])), score(int(times[-1]))))
+            low, high = score(int(part.times[0])), score(int(part.times[-1]))
+            reads.append(("ZRANGEBYSCORE", part.names.range, low, high))
         if self.options.last:
             reads.append(("HGETALL", part.names.last))
         return reads
 
-    def _entries(self, parts: list[_Part], positions: Sequence[tuple[int, int] | None]) -> Iterator[pa.Table]:
+    def _entries(self, parts: list[_Part], positions: Sequence[tuple[int, int] | None]) -> Iterator[list[Any]]:
         """Yield what each part's stream holds of the times that are not after its last entry, where it matters."""
         wanted = [
             [] if position is None else self._spans(part, position)
@@ -170,12 +202,11 @@ class RedisSink(Sink):
         ]
         reads = [command for commands in wanted for command in commands]
         found = iter(self._link.exchange(reads) if reads else [])
-        for part, commands in zip(parts, wanted, strict=True):
-            entries = [entry for _ in commands for entry in next(found)]
-            yield wire.from_entries(part.owner, entries, part.names.stream)
+        for commands in wanted:
+            yield [entry for _ in commands for entry in next(found)]
 
     def _spans(self, part: _Part, position: tuple[int, int]) -> list[Command]:
-        times = part.owner.times(part.rows)
+        times = part.times
         spans: list[Command] = []
         late = times[(times >= 0) & (times < position[0])]
         # the sorted set knows better which of them are stored
@@ -189,96 +220,132 @@ class RedisSink(Sink):
         return spans
 
     def _decide(
-        self, part: _Part, state: list[Any], position: tuple[int, int] | None, entries: pa.Table, replace: bool
+        self, part: _Part, state: list[Any], position: tuple[int, int] | None, entries: list[Any], replace: bool
     ) -> Counts:
-        """Note the part's commands; returns the counts of the structure that knows most."""
-        part.commands = []
+        """Note what each structure takes; returns the counts of the one that knows most."""
         owner, names = part.owner, part.names
-        decided: list[tuple[Counts, pa.Table]] = []
+        decided: list[tuple[Counts, Lines]] = []
         replies = iter(state[1:] if self.options.stream else state)
         if self.options.sorted_set:
-            ranged = changes.arrange(owner, part.rows, next(replies), names.range, replace=replace)
-            decided.append((ranged.counts, ranged.rows))
-            part.commands += self._changed(names.range, _ranging(owner, names.range, ranged))
+            part.ranged = changes.arrange(owner, part.rows.table, next(replies), names.range, replace=replace)
+            decided.append((part.ranged.counts, Lines(part.ranged.rows)))
         if self.options.stream:
-            added = changes.append(owner, part.rows, position, entries, replace=replace)
-            decided.append((added.counts, added.rows))
-            part.commands += self._changed(names.stream, self._appending(names.stream, added))
+            part.added = changes.append(
+                owner, part.rows, part.times, position, entries, names.stream, replace=replace
+            )  # fmt: skip
+            decided.append((part.added.counts, part.added.rows))
         if self.options.last:
-            stored = _hashed(owner, next(replies), names.last)
-            newest = changes.newest(owner, part.rows, stored, replace=replace)
-            decided.append((newest.counts, newest.rows))
-            part.commands += self._changed(names.last, _setting(names.last, newest))
-        counts, changed = decided[0]
-        if self.options.publish:
-            part.commands += [("PUBLISH", names.channel, message) for message in self._messages(changed)]
+            part.newest = changes.newest(owner, part.rows, part.times, next(replies), names.last, replace=replace)
+            decided.append((part.newest.counts, part.newest.rows))
+        counts, part.changed = decided[0]
         return counts
 
-    def _changed(self, name: str, commands: list[Command]) -> list[Command]:
-        if commands and self.options.ttl:
-            commands.append(("EXPIRE", name, self.options.ttl))
-        return commands
+    def _commands(self, parts: Sequence[_Part]) -> Iterator[Commands]:
+        """Yield what is to be done for all parts."""
+        touched: list[str] = []
+        for part in parts:
+            if part.ranged is not None and (ranging := _ranging(part.owner, part.names.range, part.ranged)):
+                yield from ranging
+                touched.append(part.names.range)
+        grown = [(part.names.stream, part.added) for part in parts if part.added and part.added.rows]
+        newer = [(part.names.last, part.newest.rows) for part in parts if part.newest and part.newest.rows]
+        touched += [name for name, _ in (*grown, *newer)]
+        if grown and self.options.pack == 1:
+            yield from packing.additions(grown)
+        if newer:
+            yield packing.replacements(newer)
+        for name, added in grown:
+            yield from self._appending(name, added)
+        if self.options.ttl:
+            yield from (("EXPIRE", name, self.options.ttl) for name in touched)
+        if self.options.publish:
+            for part in parts:
+                if part.changed:
+                    yield from self._publishing(part.names.channel, part.changed.table)
 
-    def _appending(self, name: str, added: changes.Appended) -> list[Command]:
-        rows, ids, size = added.rows, added.ids, self.options.pack
-        if not ids:
-            return []
-        commands: list[Command]
-        if size == 1:
-            contents = wire.fields(rows)
-            commands = [("XADD", name, number, *content) for number, content in zip(ids, contents, strict=True)]
-        else:
-            commands = []
-            for start in range(0, len(ids), size):
-                piece = rows.slice(start, size)
-                number = ids[start + piece.num_rows - 1]
-                commands.append(("XADD", name, number, wire.ROWS, piece.num_rows, wire.PACK, wire.pack(piece)))
+    def _appending(self, name: str, added: changes.Appended) -> list[Commands]:
+        """Return what a stream takes in packs, and what it gives away."""
+        commands: list[Commands] = []
+        size = self.options.pack
+        for start in range(0, len(added.rows), size) if size > 1 else ():
+            piece = added.rows.slice(start, size).table
+            end = start + piece.num_rows - 1
+            number = entry_id(int(added.times[end]), int(added.counters[end]))
+            commands.append(("XADD", name, number, wire.ROWS, piece.num_rows, wire.PACK, wire.pack(piece)))
         # those of the last time stay, so that they are known when they come again
-        commands.append(("XTRIM", name, "MAXLEN", max(self.options.stream_length, added.keep)))
-        return commands
+        return [*commands, ("XTRIM", name, "MAXLEN", max(self.options.stream_length, added.keep))]
 
-    def _messages(self, rows: pa.Table) -> Iterator[str | bytes]:
-        if self.options.pack == 1:
-            yield from wire.members(rows).to_pylist()
-            return
-        for start in range(0, rows.num_rows, self.options.pack):
-            yield wire.pack(rows.slice(start, self.options.pack))
+    def _publishing(self, channel: str, rows: pa.Table) -> list[Commands]:
+        size = self.options.pack
+        if size == 1:
+            return [packing.messages(channel, wire.members(rows).to_pylist())]
+        pieces = (rows.slice(start, size) for start in range(0, rows.num_rows, size))
+        return [("PUBLISH", channel, wire.pack(piece)) for piece in pieces]
 
     def _transactions(self, schema: Schema, table: pa.Table) -> Iterator[list[_Part]]:
         """Cut rows into transactions: few enough rows and keys, each key once."""
         # whole packs; only the last piece of an instrument is smaller, so no key is twice in a transaction
-        most = max(_ROWS // self.options.pack, 1) * self.options.pack
-        parts: list[_Part] = []
-        size = 0
-        for instrument, rows in _by_instrument(schema, table):
-            owner = Owner(instrument, schema)
+        some = _ROWS if self.options.sorted_set else min(_ROWS * self.options.pack, _PACKED_ROWS)
+        most = max(some // self.options.pack, 1) * self.options.pack
+        rows, times, owners = _by_instrument(schema, table)
+        spans: list[tuple[str, int, int]] = []
+        for instrument, first, end in owners:
+            for start in range(first, end, most):
+                stop = min(start + most, end)
+                if spans and (stop - spans[0][1] > most or len(spans) == _KEYS):
+                    yield self._parts(schema, rows, times, spans)
+                    spans = []
+                spans.append((instrument, start, stop))
+        if spans:
+            yield self._parts(schema, rows, times, spans)
+
+    def _parts(
+        self, schema: Schema, rows: pa.Table, times: np.ndarray, spans: Sequence[tuple[str, int, int]]
+    ) -> list[_Part]:
+        begin, end = spans[0][1], spans[-1][2]
+        lines = Lines(rows.slice(begin, end - begin))
+        if self.options.stream and self.options.pack == 1:
+            # all of it is sent as text
+            lines = lines.shared()
+        return [
+            _Part(*self._place(schema, instrument), lines.slice(start - begin, stop - start), times[start:stop])
+            for instrument, start, stop in spans
+        ]
+
+    def _place(self, schema: Schema, instrument: str) -> tuple[Owner, Names]:
+        """Return whose rows those of a key are and where they are kept."""
+        if (found := self._places.get((schema.name, instrument))) is None:
             names = Names.of(key_text(instrument, schema), self.options.prefix)
-            for start in range(0, rows.num_rows, most):
-                piece = rows.slice(start, most)
-                if parts and (size + piece.num_rows > most or len(parts) == _KEYS):
-                    yield parts
-                    parts, size = [], 0
-                parts.append(_Part(owner, names, piece))
-                size += piece.num_rows
-        if parts:
-            yield parts
+            found = self._places[schema.name, instrument] = Owner(instrument, schema), names
+        return found
 
 
-def _by_instrument(schema: Schema, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the rows of each instrument sorted by time, those of one time in the order they have."""
-    if not table.num_rows:
-        return
+def _by_instrument(schema: Schema, table: pa.Table) -> tuple[pa.Table, np.ndarray, list[tuple[str, int, int]]]:
+    """Return the rows by instrument and time, those of one time in their order; their times; and whose they are.
+
+    The last are instruments with their first row and the one after their last.
+    """
     instrument = table.unify_dictionaries()[INSTRUMENT].combine_chunks()
     codes = np.asarray(instrument.indices.to_numpy())
     times = np.asarray(table[schema.time].cast(pa.int64()).to_numpy())
     order = np.lexsort((times, codes))
     rows = table.drop_columns([INSTRUMENT]).take(pa.array(order))
-    owner = Owner("", schema)
-    rows = rows.select(owner.columns.names).cast(owner.columns).combine_chunks()
-    codes = codes[order]
-    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
-    for start, stop in zip(starts, [*starts[1:], len(codes)], strict=True):
-        yield instrument.dictionary[codes[start]].as_py(), rows.slice(start, stop - start)
+    columns = Owner("", schema).columns
+    if rows.schema != columns:
+        rows = rows.select(columns.names).cast(columns)
+    rows = rows.combine_chunks()
+    codes, times = codes[order], times[order]
+    bounds = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(codes)]
+    owners = [
+        (instrument.dictionary[codes[start]].as_py(), start, stop) for start, stop in pairwise(bounds) if start < stop
+    ]
+    return rows, times, owners
+
+
+def _changes(part: _Part) -> bool:
+    """Whether anything is to be done for a part."""
+    ranged = part.ranged is not None and (part.ranged.rows.num_rows or part.ranged.outdated)
+    return bool(ranged or (part.added and part.added.rows) or (part.newest and part.newest.rows))
 
 
 def _position(facts: list[Any] | None) -> tuple[int, int] | None:
@@ -289,12 +356,8 @@ def _position(facts: list[Any] | None) -> tuple[int, int] | None:
     return parse_id(number.decode())
 
 
-def _hashed(owner: Owner, content: list[bytes], name: str) -> pa.Table:
-    return wire.from_fields(owner, [content] if content else [], name)
-
-
-def _ranging(owner: Owner, name: str, ranged: changes.Ranged) -> list[Command]:
-    commands: list[Command] = []
+def _ranging(owner: Owner, name: str, ranged: changes.Ranged) -> list[Commands]:
+    commands: list[Commands] = []
     for start in range(0, len(ranged.outdated), _MEMBERS):
         commands.append(("ZREM", name, *ranged.outdated[start : start + _MEMBERS]))
     scores = map(score, owner.times(ranged.rows).tolist())
@@ -302,10 +365,6 @@ def _ranging(owner: Owner, name: str, ranged: changes.Ranged) -> list[Command]:
     for start in range(0, len(pairs), _MEMBERS):
         commands.append(("ZADD", name, *(part for pair in pairs[start : start + _MEMBERS] for part in pair)))
     return commands
-
-
-def _setting(name: str, newest: changes.Latest) -> list[Command]:
-    return [command for content in wire.fields(newest.rows) for command in (("DEL", name), ("HSET", name, *content))]
 
 
 def _settings(options: RedisOptions, target: Target) -> dict[str, Any]:

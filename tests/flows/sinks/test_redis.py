@@ -1,15 +1,9 @@
 """The kind `redis` on a real server: what it writes, twice is once, late rows, caps, faults, consumers."""
 
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
@@ -70,13 +64,13 @@ from tests.flows.sinks.rows import at
 from tests.flows.sinks.rows import minutes
 from tests.flows.sinks.rows import rows_of
 from tests.flows.sinks.rows import table
+from tests.redis_server import Server
 
 MINUTE_KEY = f"{AAPL}:ohlcv-1m"
 TRADE_KEY = f"{AAPL}:trades"
 STREAM = f"dataflow:{MINUTE_KEY}"
 ALL = {"sorted_set": True, "publish": True}
 SECRET = "s3cr:et@/?#"
-CHROOT = Path("/var/cache/dataflow/trixie")
 numbers = count()
 
 
@@ -92,6 +86,13 @@ def wrote(url: str, schema: Schema, written: pa.Table, replace: bool = True, **o
 @pytest.fixture
 def client(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url) as made:
+        yield made
+
+
+@pytest.fixture
+def alone(server: Server) -> Iterator[redis.Redis]:
+    """A client of a server of its own: messages of one database are heard in all."""
+    with server.client() as made:
         yield made
 
 
@@ -118,24 +119,24 @@ def closes(client: redis.Redis, key: str = MINUTE_KEY) -> list[int]:
 # what is written
 
 
-def test_a_row_is_text_in_the_stream_the_hash_the_set_and_the_message(redis_url: str, client: redis.Redis) -> None:
-    with client.pubsub() as messages:
+def test_a_row_is_text_in_the_stream_the_hash_the_set_and_the_message(server: Server, alone: redis.Redis) -> None:
+    with alone.pubsub() as messages:
         messages.psubscribe("dataflow:vendor:*")
         assert messages.get_message(timeout=5)["type"] == "psubscribe"
         bar = minutes([Decimal("-37.630")], fetch=8, vwap="0.000000000000000001", venue='é"\n')
-        assert wrote(redis_url, MINUTES, bar, **ALL) == Counts(new=1)
+        assert wrote(server.url, MINUTES, bar, **ALL) == Counts(new=1)
         message = messages.get_message(timeout=5)
     row = {
         "ts_event": "1706745480000000000", "venue": 'é"\n', "open": "1", "high": "1", "low": "1", "close": "-37.63",
         "vwap": "0.000000000000000001", "fetch_id": "8",
     }  # fmt: skip
     in_bytes = {name.encode(): value.encode() for name, value in row.items()}
-    assert client.xrange(STREAM) == [(b"1706745480000-1", in_bytes)]
-    assert client.hgetall(f"{STREAM}:last") == in_bytes
-    ((member, score),) = client.zrange(f"{STREAM}:range", 0, -1, withscores=True)
+    assert alone.xrange(STREAM) == [(b"1706745480000-1", in_bytes)]
+    assert alone.hgetall(f"{STREAM}:last") == in_bytes
+    ((member, score),) = alone.zrange(f"{STREAM}:range", 0, -1, withscores=True)
     assert (json.loads(member), score) == (row, 1706745480000000.0)
     assert (message["channel"], message["data"]) == (STREAM.encode(), member)
-    assert len(client.keys()) == 3
+    assert len(alone.keys()) == 3
 
 
 def test_only_what_is_asked_for_is_kept(redis_url: str, client: redis.Redis) -> None:
@@ -202,15 +203,15 @@ def test_every_schema_comes_back_from_every_structure(
     assert lengths == {-(-3 // pack)}
 
 
-def test_a_pack_is_an_arrow_stream_that_needs_nothing_of_ours(redis_url: str, client: redis.Redis) -> None:
+def test_a_pack_is_an_arrow_stream_that_needs_nothing_of_ours(server: Server, alone: redis.Redis) -> None:
     prices = ["0.000000000000000001", "99999999999999999999.999999999999999999", "-5"]
     ticks = table(TRADES, [{"ts_event": NS + n, "price": price} for n, price in enumerate(prices)])
-    with client.pubsub() as messages:
+    with alone.pubsub() as messages:
         messages.subscribe(f"dataflow:{TRADE_KEY}")
         messages.get_message(timeout=5)
-        wrote(redis_url, TRADES, ticks, pack=2, publish=True)
+        wrote(server.url, TRADES, ticks, pack=2, publish=True)
         sent = [messages.get_message(timeout=5)["data"] for _ in range(2)]
-    entries = client.xrange(f"dataflow:{TRADE_KEY}")
+    entries = alone.xrange(f"dataflow:{TRADE_KEY}")
     assert [(entry, fields[b"rows"]) for entry, fields in entries] == [(b"1000-1000001", b"2"), (b"1000-2000001", b"1")]
     assert [fields[b"arrow"] for _, fields in entries] == sent
     found = pa.concat_tables(pa.ipc.open_stream(message).read_all() for message in sent)
@@ -223,24 +224,24 @@ def test_a_pack_is_an_arrow_stream_that_needs_nothing_of_ours(redis_url: str, cl
 
 @pytest.mark.parametrize("options", [{}, {"pack": 3}, ALL, ALL | {"pack": 3}, {"stream": False}])
 def test_writing_again_changes_nothing_and_says_nothing(
-    redis_url: str, client: redis.Redis, options: dict[str, Any]
+    server: Server, alone: redis.Redis, options: dict[str, Any]
 ) -> None:
     ticks = table(TRADES, [{"ts_event": NS * (n // 3), "sequence": n} for n in range(10)])
     first, second = ticks.slice(0, 7), ticks.slice(7)
     for piece in (first, second):
-        wrote(redis_url, TRADES, piece, **options)
-    before = content(client)
-    with client.pubsub() as messages:
+        wrote(server.url, TRADES, piece, **options)
+    before = content(alone)
+    with alone.pubsub() as messages:
         messages.psubscribe("*")
         messages.get_message(timeout=5)
         for piece in (first, second, ticks, ticks.slice(2, 6)):
-            counts = wrote(redis_url, TRADES, piece, **options)
+            counts = wrote(server.url, TRADES, piece, **options)
             assert (counts.new, counts.updated) == (0, 0)
             assert counts.unchanged + counts.superseded == piece.num_rows
             if options.get("stream", True):
                 assert counts.superseded == 0
         assert messages.get_message(timeout=0.05) is None
-    assert content(client) == before
+    assert content(alone) == before
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -332,17 +333,17 @@ def test_a_write_that_others_disturb_is_decided_anew(
 # late and revised rows
 
 
-def test_late_rows_go_to_the_set_and_the_channel_only(redis_url: str, client: redis.Redis) -> None:
+def test_late_rows_go_to_the_set_and_the_channel_only(server: Server, alone: redis.Redis) -> None:
     late, bars = minutes([1, 2, 3]).slice(0, 1), minutes([1, 2, 3]).slice(1)
-    wrote(redis_url, MINUTES, bars, **ALL)
-    with client.pubsub() as messages:
+    wrote(server.url, MINUTES, bars, **ALL)
+    with alone.pubsub() as messages:
         messages.subscribe(STREAM)
         messages.get_message(timeout=5)
-        assert wrote(redis_url, MINUTES, late, **ALL) == Counts(new=1)
+        assert wrote(server.url, MINUTES, late, **ALL) == Counts(new=1)
         assert json.loads(messages.get_message(timeout=5)["data"])["close"] == "1"
-    assert closes(client) == [2, 3]
-    assert [Decimal(json.loads(row)["close"]) for row in client.zrange(f"{STREAM}:range", 0, -1)] == [1, 2, 3]
-    assert last(client, MINUTE_KEY)["close"] == 3  # type: ignore[index]
+    assert closes(alone) == [2, 3]
+    assert [Decimal(json.loads(row)["close"]) for row in alone.zrange(f"{STREAM}:range", 0, -1)] == [1, 2, 3]
+    assert last(alone, MINUTE_KEY)["close"] == 3  # type: ignore[index]
 
 
 @pytest.mark.parametrize("pack", [1, 2, 1000])
@@ -660,60 +661,6 @@ def test_errors_say_whether_to_try_again(error: exceptions.RedisError, expected:
 # faults, on a server of the test's own
 
 
-@dataclass
-class Server:
-    """A Redis that a test may harm."""
-
-    command: list[str]
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    def client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url)
-
-    def start(self) -> None:
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen([*self.command, *arguments], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                with self.client() as client:
-                    client.ping()
-                return
-            except redis.ConnectionError:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-            self.process.wait(20)
-            self.process = None
-
-
-@pytest.fixture
-def server(redis_url: str) -> Iterator[Server]:
-    """An empty Redis of this test alone: the program of PATH, or the one that `make services` installed."""
-    program = shutil.which("redis-server")
-    command = [program] if program else ["chroot", str(CHROOT), "redis-server"]
-    if not program and (os.geteuid() or not (CHROOT / "usr/bin/redis-server").exists()):
-        pytest.skip("no program redis-server here: the server of `make services` is elsewhere")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = Server(command, port)
-    made.start()
-    try:
-        yield made
-    finally:
-        made.stop()
-
-
 def test_a_server_that_is_down_is_transient_and_gets_all_in_order_later(server: Server) -> None:
     with sink(server.url) as opened:
         opened.write(MINUTES, minutes(range(2)))
@@ -746,9 +693,10 @@ def test_a_reply_lost_after_the_write_makes_no_row_twice(
     with sink(redis_url, **ALL) as opened:
         exchange = opened._link.exchange
 
-        def lost(commands: Any) -> list[Any]:
-            replies = exchange(commands)
-            if commands[-1] == ("EXEC",):
+        def lost(commands: Any, meanwhile: Any = None) -> list[Any]:
+            sent = list(commands)
+            replies = exchange(sent, meanwhile)
+            if sent[-1] == ("EXEC",):
                 opened._link.close()
                 raise TransientError("the reply is lost")
             return replies
