@@ -37,6 +37,7 @@ _SUM: Final = pa.decimal256(76, 18)
 _FACTOR: Final = pa.decimal256(37, 18)
 _EVERY: Final = pc.ScalarAggregateOptions(skip_nulls=False, min_count=1)
 _EXACT: Final = Context(prec=100)
+_DAY: Final = timedelta(days=1)
 _CLOCK: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -101,7 +102,7 @@ class Resample(BaseTransformer):
         """Return the bars in time order."""
         require_order(self.name, inputs[0], distinct=False)
         rows = _rows(inputs[0])
-        labels = self._labels(rows[TIME])
+        labels = self.bars_of(rows[TIME])
         starts, runs = _runs(labels)
         sums = (
             rows.select(["high", "low", "volume", "trade_count"])
@@ -134,21 +135,43 @@ class Resample(BaseTransformer):
             schema=_BAR,
         )
 
-    @property
-    def _intraday(self) -> bool:
-        return self.timeframe[-1] in "smh"
-
-    def _labels(self, times: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return the label of each row's bar."""
+    def bars_of(self, times: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the label of the bar that a row at each instant goes into; later ones never have an earlier label."""
         count = int(self.timeframe.rstrip("smhdwo"))
         unit = _UNITS[self.timeframe.lstrip("0123456789")]
         if self._intraday:
             return pc.floor_temporal(times, count, unit)
+        return pc.assume_timezone(pc.floor_temporal(self._dates(times), count, unit), "UTC")
+
+    def opens_of(self, labels: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the first instant whose row goes into each bar, by the bars' labels."""
+        return labels if self._intraday else self._begin(pc.local_timestamp(labels))
+
+    @property
+    def _intraday(self) -> bool:
+        return self.timeframe[-1] in "smh"
+
+    @property
+    def _ahead(self) -> pa.Scalar:
+        """How much earlier than its date a session begins."""
         hours, minutes = map(int, self.rolls.split(":"))
-        ahead = timedelta(hours=-hours, minutes=-minutes) % timedelta(days=1)
+        return pa.scalar(timedelta(hours=-hours, minutes=-minutes) % _DAY, pa.duration("ns"))
+
+    def _dates(self, times: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the date of the session that each instant lies in."""
         local = pc.local_timestamp(times.cast(pa.timestamp("ns", self.zone)))
-        dates = pc.floor_temporal(pc.add(local, pa.scalar(ahead, pa.duration("ns"))), count, unit)
-        return pc.assume_timezone(dates, "UTC")
+        dates = pc.floor_temporal(pc.add(local, self._ahead), 1, "day")
+        if self.zone == "UTC":
+            return dates
+        # a session that began before the clocks went back goes on when they show an earlier time again
+        following = pc.add(dates, pa.scalar(_DAY, pa.duration("ns")))
+        return pc.if_else(pc.greater_equal(times, self._begin(following)), following, dates)
+
+    def _begin(self, dates: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the instant at which the session of each date begins: the first one with its time of day, or after."""
+        local = pc.subtract(dates, self._ahead)
+        begin = pc.assume_timezone(local, self.zone, ambiguous="earliest", nonexistent="latest")
+        return begin.cast(NANOSECONDS)
 
 
 def _known_zone(name: str) -> bool:

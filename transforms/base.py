@@ -55,6 +55,10 @@ class BaseTransformer(ABC):
         """The timeframe of the rows that `warmup` counts; empty where they are the input's own rows."""
         return ""
 
+    def reads(self, schema: pa.Schema) -> tuple[str, ...]:
+        """Names of the columns without which a row counts as none: warm-ups are counted in the others."""
+        return ()
+
     @property
     @abstractmethod
     def warmup(self) -> int | None:
@@ -124,6 +128,10 @@ class Chain(BaseTransformer):
                 return ANCHORED
             total += step.warmup
         return total
+
+    def reads(self, schema: pa.Schema) -> tuple[str, ...]:
+        """Names of the columns that the first step reads."""
+        return self.steps[0].reads(schema)
 
     def output(self, *inputs: pa.Schema) -> pa.Schema:
         """Return the last step's schema."""

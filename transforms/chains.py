@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from typing import Final
 
 from catalog.errors import ConfigError
+from catalog.schemas import SCHEMAS
 from transforms import spec
+
+if TYPE_CHECKING:
+    from transforms.base import BaseTransformer
 
 STORE: Final = "store"
 
@@ -29,11 +34,10 @@ def parse_chains(text: str, schema: str) -> tuple[SeriesChain, ...]:
     chains, faults = _read(text)
     labels: dict[str, str] = {}
     for chain in chains:
-        if not schema.startswith("ohlcv-"):
-            faults.append(f"transform {chain.text!r}: schema {schema!r} has no bars; accepted: schemas ohlcv-*")
-            continue
         try:
             made = make(chain.text)
+            if not schema.startswith("ohlcv-"):
+                _check_without_bars(chain.text, made, schema)
         except ConfigError as error:
             faults.extend(error.faults)
             continue
@@ -61,6 +65,17 @@ def read_chains(text: str) -> tuple[SeriesChain, ...]:
 def print_chains(chains: tuple[SeriesChain, ...]) -> str:
     """Return the canonical text of a series' transforms."""
     return "; ".join(str(chain) for chain in chains)
+
+
+def _check_without_bars(chain: str, made: "BaseTransformer", schema: str) -> None:
+    """Raise ConfigError unless a chain makes bars of its own from the rows of a schema that has none."""
+    declared = SCHEMAS.get(schema)
+    if declared is None or not {"price", "size"} <= set(declared.arrow.names) or not made.warmup_timeframe:
+        raise ConfigError(
+            f"transform {chain!r}: schema {schema!r} has no bars; accepted: schemas ohlcv-*,"
+            " and schemas of trades where the chain begins with resample, which makes bars"
+        )
+    made.output(declared.arrow)
 
 
 def _parts(text: str) -> list[str]:

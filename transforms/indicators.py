@@ -16,6 +16,7 @@ from typing import Final
 
 import transforms
 from transforms.settling import RATIOS
+from transforms.settling import RESUMES
 from transforms.settling import RULES
 from transforms.values import Indicator
 from transforms.values import adapt
@@ -72,6 +73,7 @@ def technical() -> Iterator[Indicator]:
                     function,
                     RULES[name],
                     ratio=name in RATIOS,
+                    resume=RESUMES.get(name),
                     fractions=_FRACTIONS,
                     hidden=_HIDDEN,
                 )

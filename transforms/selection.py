@@ -22,6 +22,10 @@ class Select(BaseTransformer):
         """Nothing: each row stands alone."""
         return 0
 
+    def reads(self, schema: pa.Schema) -> tuple[str, ...]:
+        """Name of the column."""
+        return (self.column,)
+
     def output(self, *inputs: pa.Schema) -> pa.Schema:
         """Return the two columns; ConfigError where there is no such column of numbers."""
         (schema,) = inputs

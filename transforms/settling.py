@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from transforms.base import ANCHORED
+from transforms.columns import Floats
+from transforms.values import Resume
 from transforms.values import Rule
 
 #: what an average may keep of its start: a tenth of the 1e-9 promised, for starts ten times off
@@ -138,6 +140,28 @@ def _stc(window_slow: int, window_fast: int, cycle: int, smooth1: int, smooth2: 
     # measured to be enough where the market moves; a smoothed stochastic at rest divides rounding by rounding
     return ema(max(window_slow, window_fast), SETTLED_FINEST) + 2 * cycle + ema(smooth1) + ema(smooth2)
 
+
+def _sums(values: Floats, one: float, known: float) -> Floats:
+    return values + (known - one)
+
+
+def _products(values: Floats, one: float, known: float) -> Floats:
+    return values * (known / one)
+
+
+def _growth(values: Floats, one: float, known: float) -> Floats:
+    # percent: 100 is what the first bar has
+    return (100 + values) * ((100 + known) / (100 + one)) - 100
+
+
+#: How those that need the first bar go on from a known value: sums and products of something of each bar.
+RESUMES: Final[Mapping[str, Resume]] = {
+    "acc_dist_index": _sums,
+    "cumulative_return": _growth,
+    "negative_volume_index": _products,
+    "on_balance_volume": _sums,
+    "volume_price_trend": _sums,
+}
 
 #: Quotients of averages of changes, see `Indicator.ratio`.
 RATIOS: Final = frozenset(

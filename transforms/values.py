@@ -39,6 +39,8 @@ from transforms.spec import TransformSpec
 from transforms.spec import Value
 
 Rule = Callable[..., int] | None
+#: values computed from some bar on, one of them, and what that one is from the first bar → all from the first bar
+Resume = Callable[[Floats, float, float], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Indicator:
     """A function with all that its signature says; `rule` gives the warm-up, None: anchored.
 
     `ratio` marks a quotient of averages of changes: 0/0 once nothing has changed through a whole warm-up,
-    whatever rounding makes of it.
+    whatever rounding makes of it. `resume` tells how an anchored indicator goes on from a value that is known.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Indicator:
     function: Callable[..., Any]
     rule: Rule
     ratio: bool = False
+    resume: Resume | None = None
 
     @property
     def anchored(self) -> bool:
@@ -96,14 +99,14 @@ def _unchanged(columns: Mapping[str, Floats]) -> npt.NDArray[np.int64]:
     return rows - np.maximum.accumulate(np.where(changed, rows, 0))
 
 
-def indicator(*, warmup: Rule) -> Callable[[Callable[..., Any]], Indicator]:
+def indicator(*, warmup: Rule, resume: Resume | None = None) -> Callable[[Callable[..., Any]], Indicator]:
     """Make an indicator of a function of pandas Series; its name, docstring and signature are used.
 
-    `warmup` is a function of (some of) the parameters, or ANCHORED.
+    `warmup` is a function of (some of) the parameters, or ANCHORED; then `resume` spares reading all bars anew.
     """
 
     def make(function: Callable[..., Any]) -> Indicator:
-        return adapt(function.__name__, function, warmup)
+        return adapt(function.__name__, function, warmup, resume=resume)
 
     return make
 
@@ -114,6 +117,7 @@ def adapt(
     rule: Rule,
     *,
     ratio: bool = False,
+    resume: Resume | None = None,
     fractions: Container[str] = (),
     hidden: Container[str] = (),
 ) -> Indicator:
@@ -127,6 +131,7 @@ def adapt(
         function=function,
         rule=rule,
         ratio=ratio,
+        resume=resume,
     )
 
 
@@ -199,11 +204,14 @@ class IndicatorValues(BaseTransformer):
         known = [warmup for warmup in warmups if warmup is not ANCHORED]
         return max(known) if len(known) == len(warmups) else ANCHORED
 
+    def reads(self, schema: pa.Schema) -> tuple[str, ...]:
+        """Names of the columns that some value is computed from."""
+        return tuple({source: None for column in self.columns for source in column.sources(schema).values()})
+
     def output(self, *inputs: pa.Schema) -> pa.Schema:
         """Return the time and one float64 per value."""
         (schema,) = inputs
-        needed = {source: None for column in self.columns for source in column.sources(schema).values()}
-        require(str(self.spec), schema, needed)
+        require(str(self.spec), schema, self.reads(schema))
         return pa.schema([schema.field(TIME), *(pa.field(label, pa.float64()) for label in self.labels)])
 
     def compute(self, *inputs: pa.Table) -> pa.Table:
