@@ -27,11 +27,28 @@ class Options(BaseModel):
 
 
 @cache
-def extractors() -> Mapping[str, Any]:
-    """Return every vendor's extractor class by name."""
-    from flows.extractors.base import BaseExtractor
+def historical() -> Mapping[str, Any]:
+    """Return the extractor class of every vendor that has a past, by name."""
+    from flows.extractors.base import BaseHistoricalExtractor
 
-    return _scan("flows.extractors", BaseExtractor)
+    return _scan("flows.extractors", BaseHistoricalExtractor)
+
+
+@cache
+def realtime() -> Mapping[str, Any]:
+    """Return the extractor class of every vendor that is live, by name."""
+    from flows.extractors.base import BaseRealtimeExtractor
+
+    return _scan("flows.extractors", BaseRealtimeExtractor)
+
+
+@cache
+def extractors() -> Mapping[str, Any]:
+    """Return every vendor by name: the class of its past, or of its present where it has no past.
+
+    Both halves of a vendor have the same name, label, credentials and options.
+    """
+    return MappingProxyType({**realtime(), **historical()})
 
 
 @cache
@@ -42,8 +59,15 @@ def sinks() -> Mapping[str, Any]:
     return _scan("flows.sinks", Sink)
 
 
-def extractor(name: str) -> Any:
-    """Return the extractor class of a vendor; ConfigError names the accepted ones."""
+def extractor(name: str, extractor_type: str = "") -> Any:
+    """Return the extractor class of a vendor, of one type where that is given; ConfigError names the accepted ones."""
+    if extractor_type:
+        have = realtime() if extractor_type == "realtime" else historical()
+        if name in extractors() and name not in have:
+            raise ConfigError(
+                f"vendor {name!r} has no {extractor_type} data; vendors that do: {', '.join(sorted(have))}"
+            )
+        return _pick("vendor", name, have)
     return _pick("vendor", name, extractors())
 
 

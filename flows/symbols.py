@@ -16,6 +16,8 @@ from flows.job import LATEST
 from flows.job import InstrumentFacts
 
 _UNKNOWN: Final = -1
+_LOWEST: Final = -(2**63)
+_HIGHEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,27 @@ class Symbols:
         unknown = positions == _UNKNOWN
         known = pa.array(positions, mask=unknown if unknown.any() else None)
         return table.append_column(INSTRUMENT, pa.DictionaryArray.from_arrays(known, self.names))
+
+    def inside(self, table: pa.Table, column: str) -> pa.Table:
+        """Keep the rows inside their instrument's window; rows without a time stay and are refused later."""
+        windows = self.windows
+        if not windows or not table.num_rows:
+            return table
+        instrument = table[INSTRUMENT].combine_chunks()
+        instrument = instrument.chunk(0) if isinstance(instrument, pa.ChunkedArray) else instrument
+        names = instrument.dictionary.to_pylist()
+        lows = np.asarray([windows.get(name, (_LOWEST, _HIGHEST))[0] for name in names] + [_LOWEST])
+        highs = np.asarray([windows.get(name, (_LOWEST, _HIGHEST))[1] for name in names] + [_HIGHEST])
+        codes = np.asarray(pc.fill_null(instrument.indices, len(names)).to_numpy(zero_copy_only=False))
+        try:
+            times = table[column].cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
+        except pa.ArrowInvalid:
+            # some time is beyond nanoseconds: refine tells which
+            return table
+        missing = pc.is_null(times).to_numpy()
+        values = times.fill_null(0).to_numpy()
+        keep = missing | ((values >= lows[codes]) & (values < highs[codes]))
+        return table if keep.all() else table.filter(pa.array(keep))
 
     @property
     def windows(self) -> dict[str, tuple[int, int]]:

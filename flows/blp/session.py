@@ -1,7 +1,7 @@
 """One Bloomberg session: connect, authenticate, open //blp/refdata, ask, yield the messages of the answer.
 
-The only module that touches `blpapi`, which is imported when a session is opened: it is not on PyPI and loads
-Bloomberg's C++ library at once. Names and order of events: BLPAPI Core Developer Guide; blpapi 3.18 or later.
+The SDK, `blpapi`, is imported when a session is opened: it is not on PyPI and loads Bloomberg's C++ library at once.
+Names and order of events: BLPAPI Core Developer Guide; blpapi 3.18 or later.
 """
 
 import importlib
@@ -89,11 +89,11 @@ def opened(connection: Connection, service: str = REFDATA) -> Iterator["Session"
     Raises ConfigError, AuthFailed, NotEntitled or TransientError, by what Bloomberg says.
     """
     blpapi = sdk()
-    with _translated(connection, "session options", ConfigError):
-        session = blpapi.Session(_options(blpapi, connection))
+    with translated(connection, "session options", ConfigError):
+        session = blpapi.Session(session_options(blpapi, connection))
     about = f"session with {connection.where}"
     try:
-        with _translated(connection, about, TransientError):
+        with translated(connection, about, TransientError):
             if not session.start():
                 raise _reason(session, connection, about)
             if not session.openService(service):
@@ -123,16 +123,16 @@ class Session:
         blpapi, connection = self._blpapi, self._connection
         about = f"{operation} of {_subject(elements)}"
         number = next(self._numbers)
-        with _translated(connection, about, ConfigError):
+        with translated(connection, about, ConfigError):
             request = self._session.getService(self._service).createRequest(operation)
             request.fromPy(dict(elements))
-        with _translated(connection, about, TransientError):
+        with translated(connection, about, TransientError):
             correlation = self._session.sendRequest(request, correlationId=blpapi.CorrelationId(number))
         finished = False
         deadline = time.monotonic() + connection.timeout
         try:
             while not finished:
-                with _translated(connection, about, TransientError):
+                with translated(connection, about, TransientError):
                     wait = max(deadline - time.monotonic(), 0.001)
                     event = self._session.nextEvent(max(int(wait * _MILLISECONDS), 1))
                     kind = event.eventType()
@@ -162,16 +162,16 @@ class Session:
         """Act on what is not part of an answer: the end of the session ends the request too."""
         for name, message in messages:
             if name in faults.SESSION_ENDED or name in faults.AUTH_REFUSED:
-                raise _cleaned(faults.of_session(name, message.toPy(), about), self._connection)
+                raise cleaned(faults.of_session(name, message.toPy(), about), self._connection)
             if name.endswith(("Down", "Failure", "Warning", "DataLoss")):
                 log.warning("Bloomberg: %s: %s", name, self._connection.shown(message.toPy()))
 
     def _refuse(self, name: str, body: Any, about: str) -> None:
         """Raise the error that stands for the whole request, where the message is one."""
         if name == "RequestFailure":
-            raise _cleaned(faults.of_answer(body.get("reason") or {}, f"{about}: RequestFailure"), self._connection)
+            raise cleaned(faults.of_answer(body.get("reason") or {}, f"{about}: RequestFailure"), self._connection)
         if isinstance(body, dict) and "responseError" in body:
-            raise _cleaned(faults.of_answer(body["responseError"], about), self._connection)
+            raise cleaned(faults.of_answer(body["responseError"], about), self._connection)
 
 
 # numbers of blpapi.Event; they are part of its binary interface
@@ -182,7 +182,8 @@ _TIMEOUT: Final = 10
 _ANSWERS: Final = (_REQUEST_STATUS, _RESPONSE, _PARTIAL_RESPONSE)
 
 
-def _options(blpapi: Any, connection: Connection) -> Any:
+def session_options(blpapi: Any, connection: Connection) -> Any:
+    """Return the SDK's options for where Bloomberg is and who asks."""
     options = blpapi.SessionOptions()
     for index, (host, port) in enumerate(connection.servers):
         options.setServerAddress(host, port, index)
@@ -226,11 +227,12 @@ def _reason(session: Any, connection: Connection, about: str) -> DataflowError:
         for message in event:
             name = str(message.messageType())
             if name in (*faults.SESSION_ENDED, *faults.AUTH_REFUSED, "ServiceOpenFailure"):
-                return _cleaned(faults.of_session(name, message.toPy(), about), connection)
+                return cleaned(faults.of_session(name, message.toPy(), about), connection)
     return TransientError(f"{about}: Bloomberg did not answer; are host, port and the terminal's login right?")
 
 
-def _cleaned(error: DataflowError, connection: Connection) -> DataflowError:
+def cleaned(error: DataflowError, connection: Connection) -> DataflowError:
+    """Return an error without the secrets of a connection."""
     error.args = tuple(connection.shown(argument) for argument in error.args)
     if isinstance(error, ConfigError):
         error.faults = tuple(connection.shown(fault) for fault in error.faults)
@@ -238,7 +240,7 @@ def _cleaned(error: DataflowError, connection: Connection) -> DataflowError:
 
 
 @contextmanager
-def _translated(connection: Connection, about: str, meaning: type[DataflowError]) -> Iterator[None]:
+def translated(connection: Connection, about: str, meaning: type[DataflowError]) -> Iterator[None]:
     """Turn exceptions of blpapi into ours."""
     library = sdk().Exception
     try:

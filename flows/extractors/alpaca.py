@@ -5,6 +5,9 @@ a next one. `end` is inclusive, to the nanosecond. Days, weeks and months are st
 or Chicago (crypto). A symbol that nobody knows is left out without a word: those of which nothing came are asked again
 in one call for their latest trade. News is cut by when it was updated, corporate actions by when they are processed.
 A price of 0 in a quote means that nobody bids or offers. Sizes of stock quotes are as sent: round lots in the past.
+
+Live (`flows.feeds.alpaca`) are trades, quotes and minute bars with their revisions; days are not, since none says that
+it is final. A key has one connection to a feed: a source hears all of its series over one.
 """
 
 import json
@@ -17,6 +20,7 @@ from datetime import date
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+from typing import ClassVar
 from typing import Final
 from typing import Literal
 
@@ -30,6 +34,8 @@ from catalog.errors import UnknownSymbol
 from catalog.schemas import ROW
 from catalog.schemas import Schema
 from catalog.schemas import schema as schema_called
+from flows import registry
+from flows.extractors.base import BaseExtractor
 from flows.extractors.base import Batch
 from flows.extractors.http import HttpExtractor
 from flows.extractors.http import HttpOptions
@@ -38,6 +44,11 @@ from flows.extractors.http import zulu
 from flows.extractors.sessions import NEW_YORK
 from flows.extractors.sessions import last_moment
 from flows.extractors.sessions import settled
+from flows.extractors.websocket import StreamOptions
+from flows.extractors.websocket import StreamUrl
+from flows.extractors.websocket import WebSocketExtractor
+from flows.feeds import alpaca as streams
+from flows.feeds.feed import Feed
 from flows.formats.blocks import Rejects
 from flows.formats.records import Place
 from flows.formats.records import Shape
@@ -46,6 +57,7 @@ from flows.formats.records import column
 from flows.formats.records import values
 from flows.formats.times import Clock
 from flows.formats.times import read_times
+from flows.frames import Channel
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
@@ -100,7 +112,7 @@ _ROWS_OF: Final = {"news": 50, "corporate_actions": 1000}
 _PLAIN: Final = {"stocks": re.compile(r"[A-Z0-9.]+"), "crypto": re.compile(r"[A-Z0-9]+/[A-Z0-9]+")}
 
 
-class AlpacaOptions(HttpOptions):
+class AlpacaOptions(HttpOptions, StreamOptions):
     """Options of a source of vendor `alpaca`."""
 
     base_url: str = Field("https://data.alpaca.markets", description="Sandbox: https://data.sandbox.alpaca.markets.")
@@ -116,18 +128,27 @@ class AlpacaOptions(HttpOptions):
     )
     page_rows: int = Field(10_000, ge=1, le=10_000, description="Rows a page; news 50 and corporate actions 1,000.")
     since: date = Field(date(2016, 1, 1), description="Nothing before this day is asked.")
+    stream_url: StreamUrl = Field(
+        "wss://stream.data.alpaca.markets", description="Sandbox: wss://stream.data.sandbox.alpaca.markets."
+    )
+    stream_delay_minutes: Literal[0, 15] = Field(0, description="15: stream sip late, for plans that have no other.")
 
 
-class AlpacaExtractor(HttpExtractor):
-    """Bars, trades, quotes, news and corporate actions of Alpaca."""
+class _Alpaca(BaseExtractor):
+    """What both halves declare."""
 
     name = "alpaca"
     label = "Alpaca"
     doc = "US stocks and crypto: bars, trades, quotes, news, corporate actions. Needs a key, free for delayed data."
     credentials = ("API_KEY_ID", "API_SECRET_KEY")
-    schemas = (*_KINDS, "news", "corporate_actions")
-    Options = AlpacaOptions
+    Options: ClassVar[type[registry.Options]] = AlpacaOptions
     value_options = ("market", "feed", "adjustment", "asof")
+
+
+class AlpacaExtractor(_Alpaca, HttpExtractor):
+    """Bars, trades, quotes, news and corporate actions of Alpaca."""
+
+    schemas = (*_KINDS, "news", "corporate_actions")
     quotas = (Quota("requests", 200, 60),)
     at_once = 100
     refusals = (
@@ -259,6 +280,30 @@ class AlpacaExtractor(HttpExtractor):
             # among times that cannot be read the others would lose their nanoseconds: each alone
             for position, record in enumerate(records, first):
                 yield batch(schema, [record], shape, symbol, position)
+
+
+class AlpacaLive(_Alpaca, WebSocketExtractor):
+    """Trades, quotes and minute bars as Alpaca streams them."""
+
+    schemas = ("trades", "quotes", "ohlcv-1m")
+    numbered = frozenset({"trades"})
+
+    def feed(self) -> Feed:
+        return streams.feed(f"{self.options.stream_url}/{self._way}", _COLUMNS)
+
+    def objection(self, channel: Channel) -> str:
+        if not _PLAIN[self.options.market].fullmatch(channel.symbol):
+            return f"{channel.symbol!r} is no symbol of the source's market, {self.options.market}"
+        return super().objection(channel)
+
+    @property
+    def _way(self) -> str:
+        options = self.options
+        if options.market == "crypto":
+            return "v1beta3/crypto/us"
+        if options.feed == "boats":
+            return "v1beta1/boats"
+        return "v2/delayed_sip" if options.stream_delay_minutes and options.feed == "sip" else f"v2/{options.feed}"
 
 
 _NO_ROWS: Final = pa.table({"symbol": pa.array([], pa.string()), ROW: pa.array([], pa.int64())})

@@ -1,4 +1,5 @@
-"""What every vendor shares. A vendor's file declares, and writes `pages` and `parse`; nothing else.
+"""What every vendor shares. A vendor's file declares, and writes `pages` and `parse` for the past, `frames` and `parse`
+for what is live; nothing else.
 
 `pages` is the only code that talks to the vendor; `parse` is pure and reads what has landed, so that a
 page can be parsed again years later, after a fix, without asking (or paying) the vendor again.
@@ -6,12 +7,15 @@ page can be parsed again years later, after a fix, without asking (or paying) th
 
 from abc import ABC
 from abc import abstractmethod
+from asyncio import Queue
+from collections.abc import AsyncGenerator
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from typing import ClassVar
@@ -26,6 +30,10 @@ from catalog.errors import ConfigError
 from catalog.schemas import Schema
 from catalog.schemas.refine import REJECTED
 from flows import registry
+from flows.frames import Channel
+from flows.frames import Frame
+from flows.frames import Told
+from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
 from flows.job import SourceFacts
@@ -139,6 +147,11 @@ class BaseExtractor(ABC):
         self.context = context
         self.options: Any = registry.read_options(f"source {source.name!r}", self.Options, source.options)
 
+    @classmethod
+    def secret_endings(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the endings of the secrets that a source with such options needs; options that are wrong name none."""
+        return cls.credentials
+
     def check(self) -> list[str]:
         """Ask the vendor whether the source works; one sentence for each thing found."""
         return ["options are valid"]
@@ -201,4 +214,82 @@ class BaseHistoricalExtractor(BaseExtractor):
         """Yield the raw rows of a landed page, in the vendor's order. Pure given `state`.
 
         Raises Damaged when the page is cut short or is not what it claims to be.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRequest:
+    """What one connection is to bring.
+
+    `changes` brings (added, removed) channels while the connection lives. `since` says where the coverage of a channel
+    ended, in nanoseconds since 1970, for vendors that can send again what has passed.
+    """
+
+    channels: frozenset[Channel]
+    changes: Queue[tuple[frozenset[Channel], frozenset[Channel]]] = field(default_factory=Queue)
+    since: Mapping[Channel, int] = field(default_factory=dict)
+
+
+class BaseRealtimeExtractor(BaseExtractor):
+    """A vendor's present: one connection brings frames, and frames that have landed are parsed.
+
+    Who runs it (`flows.live`) connects again for ever, watches for silence, renews connections in time, lands every
+    frame before anything else is done with it, and fills from the same vendor's history what was not heard.
+    """
+
+    #: time after which a connection is renewed, the new one overlapping the old; None: it may live for ever
+    rotation: timedelta | None = None
+    #: schemas whose rows carry a number of their own: the same one twice is the same row, not a repeat
+    numbered: frozenset[str] = frozenset()
+    #: schema → column of whole numbers that grows by one from row to row of an instrument: a jump is a loss
+    consecutive: Mapping[str, str] = {}
+    #: whether a bar of which nothing came must be asked for (the vendor may be silent about it), or there is none
+    every_bar: bool = False
+    #: what the vendor's times are whole multiples of: nothing begins or ends between two of them
+    grain: ClassVar[timedelta] = timedelta(0)
+    #: whether `since` is of use: the vendor sends again what has passed
+    replays: ClassVar[bool] = False
+    #: time after which what happened has been sent
+    transit: timedelta = timedelta(seconds=5)
+
+    @property
+    def patience(self) -> Patience:
+        """Pauses between connections; attempts never end."""
+        return Patience()
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a frame, or a sign of life, after which a connection is taken to be dead."""
+        return 60.0
+
+    def channels(self, schema: str, instruments: Sequence[InstrumentFacts], now: datetime) -> dict[Channel, int]:
+        """Return what must be subscribed for a schema of some instruments, with the instrument of each."""
+        return {
+            Channel(schema, symbol.symbol): instrument.id
+            for instrument in instruments
+            for symbol in instrument.symbols
+            if symbol.start <= now < symbol.end
+        }
+
+    @abstractmethod
+    def frames(self, request: LiveRequest) -> AsyncGenerator[Frame | Sequence[Frame] | Told, None]:
+        """Connect, authenticate, subscribe, and yield what comes until the connection ends; the only network code.
+
+        Every message is yielded as a Frame exactly as it came, those about the connection itself too; several that
+        came together may be yielded together. Beside them,
+        `Told` says what was acknowledged or refused, that messages were lost, and (at least every third of `silence`)
+        that the connection is alive. Returns where the vendor closes; raises AuthFailed, NotEntitled, ConfigError or
+        TransientError with the vendor's words. Closing the generator closes the connection.
+        """
+
+    @abstractmethod
+    def parse(self, frames: Sequence[Frame], state: dict[str, Any]) -> Iterator[Batch]:
+        """Yield the raw rows of some frames in a row, by schema.
+
+        Pure given `state`, which is empty at the head of a file.
+
+        `row` is `frame.number * ROWS_A_FRAME + place in it`. What is no data (acknowledgements, heartbeats, records
+        that are not final yet) gives nothing; what cannot be read becomes a rejected row with the raw frame, of the
+        schema it seems to be or of any that is subscribed. Rows of symbols that nobody asked for are rows like any
+        other. Never raises for the content of a frame.
         """

@@ -2,8 +2,13 @@
 
 Klines are named by their open instant and numbers are texts; a kline that is not closed yet is left out because no
 window reaches into it. Limits are counted in weights; 429 asks to wait and 418 is a ban, both say for how long.
+
+Live (`flows.feeds.binance`) are klines, trades and books; quotes of futures alone, since those of spot have no time,
+and two connections would make two rows of each. Books of spot have none either: like those over REST they are stamped
+when they are received, so the same book has a row for each connection that brought it. Connections end after 24 hours.
 """
 
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -11,6 +16,7 @@ from dataclasses import replace
 from datetime import date
 from datetime import timedelta
 from typing import Any
+from typing import ClassVar
 from typing import Final
 from typing import Literal
 
@@ -20,15 +26,24 @@ from pydantic import model_validator
 from catalog.errors import AuthFailed
 from catalog.errors import UnknownSymbol
 from catalog.schemas import schema as schema_called
+from flows import registry
+from flows.extractors.base import BaseExtractor
 from flows.extractors.base import Batch
 from flows.extractors.base import Listing
 from flows.extractors.http import HttpExtractor
 from flows.extractors.http import HttpOptions
 from flows.extractors.http import asked
 from flows.extractors.http import units
+from flows.extractors.websocket import StreamOptions
+from flows.extractors.websocket import StreamUrl
+from flows.extractors.websocket import WebSocketExtractor
+from flows.feeds import binance as streams
+from flows.feeds.binance import INTERVALS
+from flows.feeds.feed import Feed
 from flows.formats.records import Shape
 from flows.formats.records import batch
 from flows.formats.times import Clock
+from flows.frames import Channel
 from flows.job import LATEST
 from flows.job import Job
 from flows.job import Request
@@ -37,10 +52,6 @@ from flows.limits import Quota
 from flows.web import Answer
 from flows.web import Call
 
-_INTERVALS: Final = {
-    "ohlcv-1s": "1s", "ohlcv-1m": "1m", "ohlcv-5m": "5m", "ohlcv-15m": "15m", "ohlcv-30m": "30m", "ohlcv-1h": "1h",
-    "ohlcv-4h": "4h", "ohlcv-1d": "1d", "ohlcv-1w": "1w", "ohlcv-1mo": "1M",
-}  # fmt: skip
 _KLINE: Final = {"ts_event": 0, "open": 1, "high": 2, "low": 3, "close": 4, "volume": 5, "trade_count": 8}
 _AGGREGATED: Final = {"ts_event": "T", "trade_id": "a", "price": "p", "size": "q", "side": "side"}
 _SINGLE: Final = {"ts_event": "time", "trade_id": "id", "price": "price", "size": "qty", "side": "side"}
@@ -60,7 +71,7 @@ _COSTS: Final = {
 _HOUR: Final = timedelta(hours=1)
 
 
-class BinanceOptions(HttpOptions):
+class BinanceOptions(HttpOptions, StreamOptions):
     """Options of a source of vendor `binance`."""
 
     base_url: str = Field(
@@ -74,6 +85,17 @@ class BinanceOptions(HttpOptions):
     )
     page_rows: int = Field(1000, ge=1, le=1500, description="Rows a page; 1,000 spot, 1,500 futures klines.")
     since: date = Field(date(2017, 7, 14), description="Nothing before this day is asked.")
+    stream_url: StreamUrl = Field(
+        "",
+        description="Where it streams; empty: wss://stream.binance.com:9443, of futures wss://fstream.binance.com. Test"
+        " networks: wss://stream.testnet.binance.vision and wss://fstream.binancefuture.com; data only:"
+        " wss://data-stream.binance.vision; US: wss://stream.binance.us:9443.",
+    )
+    stream_part: Literal["market", "public"] = Field(
+        "market",
+        description="Futures stream at two addresses, and a source hears one: bars and aggregated trades from market;"
+        " quotes, books and single trades from public.",
+    )
 
     @model_validator(mode="after")
     def _rows_fit_the_market(self) -> "BinanceOptions":
@@ -82,16 +104,21 @@ class BinanceOptions(HttpOptions):
         return self
 
 
-class BinanceExtractor(HttpExtractor):
-    """Klines, trades and order books of Binance."""
+class _Binance(BaseExtractor):
+    """What both halves declare."""
 
     name = "binance"
     label = "Binance"
     doc = "Crypto, spot and USDT futures: bars, trades, snapshots of the order book. Only single trades need a key."
     credentials = ("API_KEY",)
-    schemas = (*_INTERVALS, "trades", "mbp-10")
-    Options = BinanceOptions
+    Options: ClassVar[type[registry.Options]] = BinanceOptions
     value_options = ("market", "trades")
+
+
+class BinanceExtractor(_Binance, HttpExtractor):
+    """Klines, trades and order books of Binance."""
+
+    schemas = (*INTERVALS, "trades", "mbp-10")
     refusals = (('"code": ?-1121', UnknownSymbol), ('"code": ?-(2008|2014|2015)', AuthFailed))
 
     def headers(self) -> Mapping[str, str]:
@@ -128,7 +155,7 @@ class BinanceExtractor(HttpExtractor):
                 yield Call(self._path("aggTrades"), {**about, **window}, facts, self._cost("aggTrades"))
             else:
                 window["endTime"] = str(units(end) - 1)
-                interval = {"interval": _INTERVALS[request.job.schema]}
+                interval = {"interval": INTERVALS[request.job.schema]}
                 yield Call(self._path("klines"), {**about, **interval, **window}, about, self._cost("klines"))
 
     def following(self, request: Request, call: Call, answer: Answer) -> Call | None:
@@ -200,6 +227,34 @@ class BinanceExtractor(HttpExtractor):
 
     def _path(self, name: str) -> str:
         return f"api/v3/{name}" if self.options.market == "spot" else f"fapi/v1/{name}"
+
+
+class BinanceLive(_Binance, WebSocketExtractor):
+    """Klines that are closed, trades and order books as Binance streams them."""
+
+    schemas = (*INTERVALS, "trades", "mbp-10", "quotes")
+    rotation = timedelta(hours=23)
+    grain = timedelta(milliseconds=1)
+    numbered = frozenset({"trades", "mbp-10", "quotes"})
+    consecutive: Mapping[str, str] = {"trades": "trade_id"}
+    #: an interval in which nothing trades may end without a word, and has a bar all the same
+    every_bar = True
+
+    def feed(self) -> Feed:
+        options = self.options
+        own = "wss://stream.binance.com:9443" if options.market == "spot" else "wss://fstream.binance.com"
+        return streams.feed(options.stream_url or own, options.market, options.trades, options.stream_part)
+
+    def objection(self, channel: Channel) -> str:
+        if self.options.market == "spot" and channel.schema == "quotes":
+            return "Binance gives no time with the quotes of spot: without one they cannot be told apart"
+        if channel.schema in self.schemas and channel.schema not in self._feed.events:
+            part = streams.part_of(channel.schema, self.options.trades)
+            return f"futures stream {channel.schema} elsewhere: it needs a source with option stream_part {part!r}"
+        if not re.fullmatch(r"\w+", channel.symbol):
+            # one wrong name ends the whole connection
+            return f"{channel.symbol!r} is no symbol of Binance; accepted: letters and digits, as BTCUSDT"
+        return super().objection(channel)
 
 
 def _side(buyer_is_maker: Any) -> str | None:

@@ -4,22 +4,34 @@ One page is one message of an answer, as JSON. An unknown security does not hold
 rows come, what Bloomberg says of it is kept in quarantine ("security is known"), and it alone is asked again next time.
 A request of which no security can be answered fails with Bloomberg's words. Quotes are not offered: Bloomberg sends bid
 and ask one at a time, and a row with one side would say that the other side of the book was empty.
+
+Live are trades, from subscriptions to //blp/mktdata in real time. A frame is a message as JSON, since the SDK gives no
+bytes (`flows.blp.events`). Traps:
+
+- The image that comes first holds the last trade there was: no row.
+- Tick history has whole seconds (Bloomberg cuts them; github.com/Rblp/Rblpapi/issues/112), events have milliseconds.
+  The time of a live trade is cut likewise, so that it is the same row as in history; `ts_recv` is finer.
+- Times of day (EVT_TRADE_TIME_RT …) are in the zone that the terminal is set to; TRADE_UPDATE_STAMP_RT says its zone.
+- Cancels and corrections name no earlier trade that could be found: they are kept in quarantine ("trade is new").
+- Subscriptions at an interval bring summaries instead of trades: the option `interval` is not offered.
+- Bars are not offered: //blp/mktbar sends what changes in a bar, and no message that is known to hold a whole one.
 """
 
+import asyncio
+from collections.abc import AsyncGenerator
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import aclosing
 from contextlib import suppress
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
+from functools import partial
 from typing import Any
+from typing import ClassVar
 from typing import Final
-from typing import Literal
-from typing import get_args
 
 import pyarrow as pa
-from pydantic import Field
-from pydantic import field_validator
-from pydantic import model_validator
 
 from catalog.errors import ConfigError
 from catalog.errors import Damaged
@@ -28,21 +40,34 @@ from catalog.schemas import NANOSECONDS
 from catalog.schemas import ROW
 from catalog.schemas import Schema
 from catalog.schemas import schema as schema_called
-from flows import registry
 from flows.blp import answers
+from flows.blp import events
 from flows.blp.asks import SCHEMAS
 from flows.blp.asks import Ask
 from flows.blp.asks import Wishes
 from flows.blp.asks import asks
 from flows.blp.asks import windows
 from flows.blp.fetch import fetch
+from flows.blp.listening import Changes
+from flows.blp.listening import listen
+from flows.blp.options import TRADE_NEEDS
+from flows.blp.options import BloombergOptions
 from flows.blp.progress import rest
 from flows.blp.session import REFDATA
 from flows.blp.session import Connection
 from flows.blp.session import opened
+from flows.blp.stream import threaded
+from flows.blp.subscriptions import MKTDATA
+from flows.blp.subscriptions import Pace
+from flows.blp.subscriptions import Wishes as Wanted
 from flows.extractors.base import SYMBOL
+from flows.extractors.base import BaseExtractor
 from flows.extractors.base import BaseHistoricalExtractor
+from flows.extractors.base import BaseRealtimeExtractor
 from flows.extractors.base import Batch
+from flows.extractors.base import LiveRequest
+from flows.frames import Frame
+from flows.frames import Told
 from flows.job import Job
 from flows.job import Request
 from flows.landing import LandedPage
@@ -51,77 +76,12 @@ from flows.limits import Limiter
 from flows.limits import buckets
 from flows.quotes import Quote
 
-BarColumn = Literal["open", "high", "low", "close", "volume", "trade_count", "vwap"]
-Authentication = Literal["none", "application", "user", "user+application", "directory", "manual"]
-_FIELDS: Final[dict[BarColumn, str]] = {
-    "open": "PX_OPEN",
-    "high": "PX_HIGH",
-    "low": "PX_LOW",
-    "close": "PX_LAST",
-    "volume": "PX_VOLUME",
-}
+# frames that wait here while the loop is behind
+_WAITING: Final = 20_000
 
 
-class BloombergOptions(registry.Options):
-    """Options of a source of vendor `bloomberg`."""
-
-    servers: tuple[str, ...] = Field(("localhost:8194",), min_length=1, description="host:port, tried in order.")
-    authentication: Authentication = Field(
-        "none", description="none: Desktop; the others: Server and B-PIPE. The application's name is a secret."
-    )
-    directory_property: str = Field("", description="Authentication directory: the Active Directory property.")
-    user_id: str = Field("", description="Authentication manual: the user's id.")
-    ip_address: str = Field("", description="Authentication manual: the user's address.")
-    timeout: float = Field(60, gt=0, le=3600, description="Seconds of silence before a request is given up.")
-    start_attempts: int = Field(3, ge=1, le=100, description="Attempts to connect before a session is given up.")
-    bar_fields: dict[BarColumn, str] = Field(
-        _FIELDS, description="Daily and coarser bars: our column → Bloomberg's field, e.g. close → PX_SETTLE."
-    )
-    fields: tuple[str, ...] = Field(
-        (), max_length=400, description="Schema fundamentals: the fields, e.g. SALES_REV_TURN."
-    )
-    overrides: dict[str, str] = Field({}, description="Override field → value, for figures and daily bars.")
-    currency: str = Field("", max_length=3, description="Daily and coarser bars in this currency; empty: as quoted.")
-    bar_events: Literal["TRADE", "BID", "ASK", "BEST_BID", "BEST_ASK"] = Field(
-        "TRADE", description="What intraday bars are made of."
-    )
-    adjust_splits: bool = Field(False, description="Prices and volumes adjusted for splits and spin-offs.")
-    adjust_normal: bool = Field(False, description="Prices adjusted for regular cash dividends.")
-    adjust_abnormal: bool = Field(False, description="Prices adjusted for special cash dividends.")
-    securities_per_request: int = Field(100, ge=1, le=100, description="Securities in one request for daily bars.")
-    bar_days: int = Field(60, ge=1, le=365, description="Days in one request for intraday bars.")
-    tick_days: int = Field(1, ge=1, le=31, description="Days in one request for trades.")
-    intraday_days: int = Field(
-        210, ge=1, le=3660, description="How far back intraday data are asked; Bloomberg keeps about 140 business days."
-    )
-
-    @field_validator("servers")
-    @classmethod
-    def _named(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
-        for server in servers:
-            host, _, port = server.rpartition(":")
-            if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-                raise ValueError(f"{server!r}; accepted: host:port, e.g. localhost:8194")
-        return servers
-
-    @field_validator("bar_fields")
-    @classmethod
-    def _prices(cls, fields: dict[BarColumn, str]) -> dict[BarColumn, str]:
-        if missing := [name for name in get_args(BarColumn)[:4] if not fields.get(name)]:
-            raise ValueError(f"no field for {', '.join(missing)}")
-        return fields
-
-    @model_validator(mode="after")
-    def _authenticated(self) -> "BloombergOptions":
-        if self.authentication == "directory" and not self.directory_property:
-            raise ValueError("authentication directory needs directory_property")
-        if self.authentication == "manual" and not (self.user_id and self.ip_address):
-            raise ValueError("authentication manual needs user_id and ip_address")
-        return self
-
-
-class BloombergExtractor(BaseHistoricalExtractor):
-    """Bloomberg's //blp/refdata: historical, intraday and reference requests."""
+class _Bloomberg(BaseExtractor):
+    """What both halves declare, and how they connect."""
 
     name = "bloomberg"
     label = "Bloomberg"
@@ -129,17 +89,44 @@ class BloombergExtractor(BaseHistoricalExtractor):
     requires = "blpapi"
     extra = "bloomberg"
     credentials = ("APPLICATION", "TLS_CREDENTIALS", "TLS_PASSWORD", "TLS_TRUSTED")
-    schemas = SCHEMAS
     Options = BloombergOptions
     value_options = (
         "bar_fields", "overrides", "currency", "bar_events", "adjust_splits", "adjust_normal", "adjust_abnormal",
+        "trade_fields",
     )  # fmt: skip
+    #: what Bloomberg calls the service
+    service: ClassVar[str] = REFDATA
 
     def check(self) -> list[str]:
-        """Start a session, open //blp/refdata, and say so."""
+        """Start a session, open the service, and say so."""
         connection = self._connection()
-        with opened(connection):
-            return [f"session with {connection.where} started", f"{REFDATA} is open"]
+        with opened(connection, self.service):
+            return [f"session with {connection.where} started", f"{self.service} is open"]
+
+    def _connection(self) -> Connection:
+        """Return where and as whom to connect; AuthFailed names the environment variable that is not set."""
+        options = self.options
+        servers = tuple(server.rpartition(":") for server in options.servers)
+        files = self.context.environ.get(f"{self.source.env_prefix}_TLS_CREDENTIALS", "")
+        return Connection(
+            servers=tuple((host, int(port)) for host, _, port in servers),
+            mode=options.authentication,
+            application=self.secret("APPLICATION") if options.authentication in _WITH_APPLICATION else "",
+            directory_property=options.directory_property,
+            user_id=options.user_id,
+            ip_address=options.ip_address,
+            tls_credentials=files,
+            tls_password=self.secret("TLS_PASSWORD") if files else "",
+            tls_trusted=self.secret("TLS_TRUSTED") if files else "",
+            timeout=options.timeout,
+            start_attempts=options.start_attempts,
+        )
+
+
+class BloombergExtractor(_Bloomberg, BaseHistoricalExtractor):
+    """Bloomberg's //blp/refdata: historical, intraday and reference requests."""
+
+    schemas = SCHEMAS
 
     def requests(self, job: Job) -> Iterator[Request]:
         """Cut a job: securities with the same window together, intraday one security and some days each."""
@@ -202,24 +189,46 @@ class BloombergExtractor(BaseHistoricalExtractor):
             intraday_days=options.intraday_days,
         )
 
-    def _connection(self) -> Connection:
-        """Return where and as whom to connect; AuthFailed names the environment variable that is not set."""
-        options = self.options
-        servers = tuple(server.rpartition(":") for server in options.servers)
-        files = self.context.environ.get(f"{self.source.env_prefix}_TLS_CREDENTIALS", "")
-        return Connection(
-            servers=tuple((host, int(port)) for host, _, port in servers),
-            mode=options.authentication,
-            application=self.secret("APPLICATION") if options.authentication in _WITH_APPLICATION else "",
-            directory_property=options.directory_property,
-            user_id=options.user_id,
-            ip_address=options.ip_address,
-            tls_credentials=files,
-            tls_password=self.secret("TLS_PASSWORD") if files else "",
-            tls_trusted=self.secret("TLS_TRUSTED") if files else "",
-            timeout=options.timeout,
-            start_attempts=options.start_attempts,
-        )
+
+class BloombergLive(_Bloomberg, BaseRealtimeExtractor):
+    """Bloomberg's //blp/mktdata: every trade of the securities that are subscribed to."""
+
+    schemas = ("trades",)
+    # as the historical half has them
+    grain = timedelta(seconds=1)
+    service = MKTDATA
+    pace: ClassVar[Pace] = Pace()
+
+    @property
+    def silence(self) -> float:
+        """Longer than a session may take to begin: its own words are better than that it was silent."""
+        timeout: float = self.options.timeout
+        return max(60.0, timeout + 30.0)
+
+    async def frames(self, request: LiveRequest) -> AsyncGenerator[Frame | Told, None]:
+        """Yield the messages of one session; see `flows.blp.listening` for what is told and raised."""
+        changes: Changes = Changes()
+
+        async def forward() -> None:
+            while True:
+                changes.put(await request.changes.get())
+
+        fields = self.options.trade_fields
+        needed = frozenset((events.TYPE, events.SUBTYPE, *(fields[name] for name in TRADE_NEEDS)))
+        asked = tuple(dict.fromkeys((events.TYPE, events.SUBTYPE, events.DELAYED, *fields.values())))
+        wanted = Wanted(asked, needed, self.options.live_queue, self.pace)
+        listening = partial(listen, self._connection(), wanted, request.channels, changes)
+        forwarding = asyncio.create_task(forward())
+        try:
+            async with aclosing(threaded(listening, _WAITING)) as items:
+                async for item in items:
+                    yield item
+        finally:
+            forwarding.cancel()
+
+    def parse(self, frames: Sequence[Frame], state: dict[str, Any]) -> Iterator[Batch]:
+        """Yield the new trades of some messages; one message tells all of a trade, so there is no state."""
+        yield Batch("trades", *events.trades(frames, self.options.trade_fields))
 
 
 _WITH_APPLICATION: Final = ("application", "user+application", "manual")

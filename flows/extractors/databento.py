@@ -1,18 +1,26 @@
-"""Databento's history: https://databento.com/docs/api-reference-historical, base https://hist.databento.com/v0.
+"""Databento, past and present.
 
-Asked with a thin client of our own, `flows.databento_api`: the vendor's cannot speak plain HTTP, does not try again,
-and takes a stream that was cut for a shorter one. What is bought is announced, counted and checked there. Traps here:
+History: https://databento.com/docs/api-reference-historical, base https://hist.databento.com/v0. Asked with a thin
+client of our own, `flows.databento_api`: the vendor's cannot speak plain HTTP, does not try again, and takes a stream
+that was cut for a shorter one. What is bought is announced, counted and checked there. Traps here:
 
 - windows are of `ts_recv` in every schema that has it;
 - history ends some time ago (a day, without a live licence): requests end where `metadata.get_dataset_range` does;
 - parent symbols (ES.FUT) stand for many instruments: records carry the symbol of each, and go to the series that name
   it. The parent itself gets none.
+
+Live: https://databento.com/docs/api-live, the raw protocol over TCP, spoken by `flows.databento_live`: the vendor's
+client makes an object of every record, takes an orderly close for the end, and comes back from others at once, without
+what it missed. All series of a source share one session. Its records give the same rows as history, but that the
+gateway replays by `ts_event` (sampled and consolidated quotes: by `ts_recv`).
 """
 
 import logging
+from collections.abc import AsyncGenerator
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC
 from datetime import datetime
@@ -48,9 +56,16 @@ from flows.databento_api.client import warnings
 from flows.databento_api.landed import by_call
 from flows.databento_api.symbols import AT_ONCE
 from flows.databento_api.symbols import Dataset
+from flows.databento_live import gateway
+from flows.databento_live.reading import Reader
+from flows.databento_live.session import Session
 from flows.extractors.base import SYMBOL
+from flows.extractors.base import BaseRealtimeExtractor
 from flows.extractors.base import Batch
+from flows.extractors.base import Context
 from flows.extractors.base import Listing
+from flows.extractors.base import LiveRequest
+from flows.extractors.base import Patience
 from flows.extractors.http import HttpExtractor
 from flows.extractors.http import HttpOptions
 from flows.extractors.http import asked
@@ -61,8 +76,11 @@ from flows.formats.records import Place
 from flows.formats.records import Shape
 from flows.formats.records import batch
 from flows.formats.times import Clock
+from flows.frames import Frame
+from flows.frames import Told
 from flows.job import Job
 from flows.job import Request
+from flows.job import SourceFacts
 from flows.landing import LandedPage
 from flows.landing import Page
 from flows.limits import Quota
@@ -116,6 +134,22 @@ class DatabentoOptions(HttpOptions):
     poll_seconds: float = Field(10, gt=0, le=3600, description="Between two looks at whether a batch job is done.")
     wait_seconds: float = Field(
         21_600, ge=0, description="How long a run waits for a batch job; the next run waits for the same job."
+    )
+    gateway: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9.-]+(:[0-9]{1,5})?)?$",
+        description="Live: host or host:port of the gateway, for a proxy; empty: the dataset's own, port 13000.",
+    )
+    heartbeat_seconds: int = Field(
+        10,
+        ge=5,
+        le=1800,
+        description="Live: a gateway with nothing to send says so this often; thrice that is silence.",
+    )
+    slow_reader_behavior: Literal["warn", "skip"] = Field(
+        "warn",
+        description="Live: when this side is too slow, quotes come late (warn) or are left out and fetched later from"
+        " history (skip). Trades, orders and bars are never left out.",
     )
     timeout: float = Field(100, gt=0, le=600, description="Seconds to wait for the vendor to go on.")
     longest_answer: float = Field(43_200, gt=0, description="Seconds a whole answer may take.")
@@ -277,8 +311,64 @@ class DatabentoExtractor(HttpExtractor):
             name = page.manifest.name or f"page {page.manifest.part}"
             with page.open() as stream:
                 for records in dbn.read(stream, schema.name, {}, name):
-                    table = records.table.append_column(SYMBOL, records.symbols).append_column(ROW, records.rows)
-                    yield Batch(schema.name, table)
+                    yield Batch(schema.name, _rows(records))
+
+
+class DatabentoLive(BaseRealtimeExtractor):
+    """Every schema of DBN as it happens, all in one session."""
+
+    name = DatabentoExtractor.name
+    label = DatabentoExtractor.label
+    doc = DatabentoExtractor.doc
+    requires = DatabentoExtractor.requires
+    extra = DatabentoExtractor.extra
+    credentials = DatabentoExtractor.credentials
+    schemas = _DBN
+    Options: ClassVar[type[HttpOptions]] = DatabentoOptions
+    value_options = DatabentoExtractor.value_options
+    replays = True
+
+    def __init__(self, source: SourceFacts, context: Context) -> None:
+        super().__init__(source, context)
+        self._not_replayed: set[str] = set()
+
+    @property
+    def patience(self) -> Patience:
+        return Patience(self.options.attempts, self.options.first_pause, self.options.longest_pause)
+
+    @property
+    def silence(self) -> float:
+        return 3 * float(self.options.heartbeat_seconds)
+
+    async def frames(self, request: LiveRequest) -> AsyncGenerator[Frame | Told, None]:
+        """Yield blocks of whole records; contexts are what was said in text, the header, and mappings of symbols.
+
+        What has passed since a channel's coverage ended is replayed, as far as the gateway has it (24 hours): such
+        channels are acknowledged when the replay has caught up. After records were skipped, `lost` is told with the
+        time from which on they were captured as `since`.
+        """
+        session = Session(self._terms(), self._not_replayed)
+        async with aclosing(session.frames(request.channels, request.since, request.changes)) as coming:
+            async for item in coming:
+                yield item
+
+    def parse(self, frames: Sequence[Frame], state: dict[str, Any]) -> Iterator[Batch]:
+        reader = state.setdefault("reader", Reader(f"source {self.source.name!r}"))
+        for found in reader.read(frames):
+            table = pa.table({}) if found.records is None else _rows(found.records)
+            yield Batch(found.schema, table, found.rejects.table())
+
+    def _terms(self) -> gateway.Terms:
+        options = self.options
+        host, port = gateway.address(options.dataset, options.gateway)
+        return gateway.Terms(
+            f"source {self.source.name!r}", host, port, options.dataset, options.stype_in, self.secret("API_KEY"),
+            options.heartbeat_seconds, options.slow_reader_behavior,
+        )  # fmt: skip
+
+
+def _rows(records: dbn.Records) -> pa.Table:
+    return records.table.append_column(SYMBOL, records.symbols).append_column(ROW, records.rows)
 
 
 def _actions(schema: Schema, content: bytes) -> Batch:

@@ -6,8 +6,13 @@ are not ours. Ends of aggregates are inclusive and snapped outward. Trades and q
 participant says it happened (ts_event), and when the consolidated tape had it (ts_recv), by which windows are cut.
 A ticker that nobody knows is answered with no rows: where nothing came, the list of tickers is asked for it. A side of
 a quote with price 0 and no size is empty.
+
+Live (`flows.feeds.massive`) are bars of seconds and minutes, trades and quotes of one market. The stream has whole
+milliseconds, and of a stock's quote only the time of the tape: with option `tick_times` both halves use that one, so
+that they have the same rows; without it live ticks are refused, since history would have each of them again.
 """
 
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -15,7 +20,9 @@ from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+from typing import ClassVar
 from typing import Final
+from typing import Literal
 from urllib.parse import quote
 
 from pydantic import Field
@@ -29,7 +36,10 @@ from catalog.errors import UnknownSymbol
 from catalog.schemas import Schema
 from catalog.schemas import bar_open
 from catalog.schemas import schema as schema_called
+from flows import registry
+from flows.extractors.base import BaseExtractor
 from flows.extractors.base import Batch
+from flows.extractors.base import Context
 from flows.extractors.base import Listing
 from flows.extractors.http import HttpExtractor
 from flows.extractors.http import HttpOptions
@@ -40,13 +50,20 @@ from flows.extractors.sessions import DATED
 from flows.extractors.sessions import NEW_YORK
 from flows.extractors.sessions import last_moment
 from flows.extractors.sessions import settled
+from flows.extractors.websocket import StreamOptions
+from flows.extractors.websocket import StreamUrl
+from flows.extractors.websocket import WebSocketExtractor
+from flows.feeds import massive as streams
+from flows.feeds.feed import Feed
 from flows.formats.blocks import Rejects
 from flows.formats.records import Place
 from flows.formats.records import Shape
 from flows.formats.records import batch
 from flows.formats.times import Clock
+from flows.frames import Channel
 from flows.job import Job
 from flows.job import Request
+from flows.job import SourceFacts
 from flows.landing import LandedPage
 from flows.limits import Quota
 from flows.symbols import nanoseconds
@@ -93,11 +110,17 @@ _DIVIDENDS: Final = {"CD": "dividend", "SC": "dividend", "LT": "capital_gain", "
 _MARKETS: Final = {"stocks": "equity", "otc": "equity", "crypto": "crypto", "fx": "fx", "indices": "index"}
 _DAY: Final = timedelta(days=1)
 _TICK: Final = timedelta(microseconds=1)
+#: by market; the quote currency of a pair has three letters
+_FORMS: Final = {
+    "stocks": re.compile(r"[A-Za-z0-9.]+"),
+    "crypto": re.compile(r"X:[A-Z0-9]+[A-Z]{3}"),
+    "forex": re.compile(r"C:[A-Z]{6}"),
+}
 #: from Sunday's midnight into Monday, also where the clock changes in between
 _MONDAY: Final = 36 * 3_600_000
 
 
-class MassiveOptions(HttpOptions):
+class MassiveOptions(HttpOptions, StreamOptions):
     """Options of a source of vendor `massive`."""
 
     base_url: str = Field("https://api.massive.com", description="https://api.polygon.io answers too.")
@@ -108,18 +131,33 @@ class MassiveOptions(HttpOptions):
     page_rows: int = Field(
         50_000, ge=1, le=50_000, description="Rows a page; news, splits and dividends have at most 1,000."
     )
+    tick_times: Literal["exact", "stream"] = Field(
+        "exact",
+        description="When trades and quotes happened: as the participant says, to the nanosecond, which no stream does;"
+        " or as streams say it, in whole milliseconds, of stocks by the consolidated tape.",
+    )
+    stream_url: StreamUrl = Field(
+        "wss://socket.massive.com",
+        description="wss://delayed.massive.com is late: it needs option stream_delay_minutes 15.",
+    )
+    stream_market: Literal["stocks", "crypto", "forex"] = Field("stocks", description="What is heard live.")
 
 
-class MassiveExtractor(HttpExtractor):
-    """Bars, trades, quotes, news, splits and dividends of Massive."""
+class _Massive(BaseExtractor):
+    """What both halves declare."""
 
     name = "massive"
     label = "Massive (Polygon)"
     doc = "US stocks, options, indices, currencies, crypto: bars, trades, quotes, news, splits, dividends. Needs a key."
     credentials = ("API_KEY",)
+    Options: ClassVar[type[registry.Options]] = MassiveOptions
+    value_options = ("adjusted", "tick_times")
+
+
+class MassiveExtractor(_Massive, HttpExtractor):
+    """Bars, trades, quotes, news, splits and dividends of Massive."""
+
     schemas = (*_RANGES, "trades", "quotes", "news", "corporate_actions")
-    Options = MassiveOptions
-    value_options = ("adjusted",)
     quotas = (Quota("requests", 5, 60),)
     refusals = (
         ("(?i)unknown api key|api key was not provided", AuthFailed),
@@ -215,6 +253,8 @@ class MassiveExtractor(HttpExtractor):
         elif not schema.timeframe:
             clock = Clock()
         records = [_read(record, kind) if isinstance(record, dict) else record for record in results]
+        if schema.nanoseconds and self.options.tick_times == "stream":
+            records = [_as_streamed(record) if isinstance(record, dict) else record for record in records]
         yield batch(schema, records, Shape(columns, clock), symbol)
 
     def discover(self, text: str) -> Iterator[Listing]:
@@ -247,6 +287,37 @@ class MassiveExtractor(HttpExtractor):
         return f"{first.date()}/{(last_moment(end, schema.timeframe) - sunday).date()}"
 
 
+class MassiveLive(_Massive, WebSocketExtractor):
+    """Bars of seconds and minutes, trades and quotes of one market, as Massive streams them."""
+
+    schemas = ("ohlcv-1s", "ohlcv-1m", "trades", "quotes")
+    grain = timedelta(milliseconds=1)
+
+    def __init__(self, source: SourceFacts, context: Context) -> None:
+        super().__init__(source, context)
+        if self.options.stream_market == "stocks":
+            self.numbered = frozenset({"trades", "quotes"})
+
+    def feed(self) -> Feed:
+        return streams.feed(self.options.stream_url, self.options.stream_market)
+
+    def objection(self, channel: Channel) -> str:
+        market = self.options.stream_market
+        if not _FORMS[market].fullmatch(channel.symbol):
+            return f"{channel.symbol!r} is no symbol of {market}, the market that option stream_market names"
+        if channel.schema in ("trades", "quotes") and self.options.tick_times == "exact":
+            return "streams lack the exact times of the source's ticks: it needs option tick_times 'stream'"
+        return super().objection(channel)
+
+    def spoken(self, symbol: str) -> str:
+        prefix, sign = streams.PAIRS.get(self.options.stream_market, ("", ""))
+        return f"{symbol.removeprefix(prefix)[:-3]}{sign}{symbol[-3:]}" if sign else symbol
+
+    def written(self, symbol: str) -> str:
+        prefix, sign = streams.PAIRS.get(self.options.stream_market, ("", ""))
+        return prefix + symbol.replace(sign, "") if sign else symbol
+
+
 def _is_unknown(facts: Mapping[str, Any], said: Any) -> bool:
     """Whether an answer proves that nobody knows the ticker: the last of the lists does not have it either."""
     return facts["kind"] == "tickers" and bool(facts["last"]) and not said.get("results")
@@ -272,3 +343,9 @@ def _read(record: dict[str, Any], kind: str) -> dict[str, Any]:
         word = record.get("dividend_type")
         return {**record, "kind": _DIVIDENDS.get(word, word) if isinstance(word, str) else None}
     return record
+
+
+def _as_streamed(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a trade or quote with the time that the stream gives it."""
+    time = record.get("sip_timestamp", record.get("participant_timestamp"))
+    return {**record, "participant_timestamp": time // 1_000_000 * 1_000_000} if isinstance(time, int) else record

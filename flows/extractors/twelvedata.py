@@ -5,6 +5,8 @@ symbols asked at once are answered each with its own status. An answer of full l
 (the vendor keeps the newest) or after it, so both are asked, by moving start_date and end_date, until no answer is
 full; bars that would be asked twice are not. Intraday times are asked in UTC, days and longer are dates of the
 exchange. Splits name the new shares first: from_factor 4, to_factor 1 is one old share becoming four.
+
+Live (`flows.feeds.twelvedata`) are last prices, of which there is no history.
 """
 
 import json
@@ -16,6 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from datetime import timedelta
 from typing import Any
+from typing import ClassVar
 from typing import Final
 from typing import Literal
 
@@ -31,15 +34,23 @@ from catalog.errors import TransientError
 from catalog.errors import UnknownSymbol
 from catalog.schemas import TIMEFRAMES
 from catalog.schemas import schema as schema_called
+from flows import registry
+from flows.extractors.base import BaseExtractor
 from flows.extractors.base import Batch
 from flows.extractors.base import Listing
 from flows.extractors.http import HttpExtractor
 from flows.extractors.http import HttpOptions
 from flows.extractors.http import asked
+from flows.extractors.websocket import StreamOptions
+from flows.extractors.websocket import StreamUrl
+from flows.extractors.websocket import WebSocketExtractor
+from flows.feeds import twelvedata as streams
+from flows.feeds.feed import Feed
 from flows.formats.blocks import Rejects
 from flows.formats.records import Shape
 from flows.formats.records import batch
 from flows.formats.times import Clock
+from flows.frames import Channel
 from flows.job import LATEST
 from flows.job import Job
 from flows.job import Request
@@ -73,7 +84,7 @@ class _NoRowsError(PermanentError):
     """The vendor refuses a window that has no rows."""
 
 
-class TwelveDataOptions(HttpOptions):
+class TwelveDataOptions(HttpOptions, StreamOptions):
     """Options of a source of vendor `twelvedata`."""
 
     base_url: str = Field("https://api.twelvedata.com", description="Where the vendor answers.")
@@ -85,18 +96,24 @@ class TwelveDataOptions(HttpOptions):
         "splits", description="What prices are adjusted for; dividends stay as paid."
     )
     page_rows: int = Field(5000, ge=2, le=5000, description="Rows of a symbol in one answer.")
+    stream_url: StreamUrl = Field("wss://ws.twelvedata.com/v1/quotes/price", description="Where the vendor streams.")
 
 
-class TwelveDataExtractor(HttpExtractor):
-    """Bars of shares, currencies and coins; splits and dividends."""
+class _TwelveData(BaseExtractor):
+    """What both halves declare."""
 
     name = "twelvedata"
     label = "Twelve Data"
     doc = "Equities, FX and crypto: bars from 1 minute to 1 month; splits and dividends of shares with plan Grow."
     credentials = ("API_KEY",)
-    schemas = (*_INTERVALS, "corporate_actions")
-    Options = TwelveDataOptions
+    Options: ClassVar[type[registry.Options]] = TwelveDataOptions
     value_options = ("adjustment",)
+
+
+class TwelveDataExtractor(_TwelveData, HttpExtractor):
+    """Bars of shares, currencies and coins; splits and dividends."""
+
+    schemas = (*_INTERVALS, "corporate_actions")
     #: by default; option credits_per_minute says it
     quotas = (Quota("credits", 8, 60),)
     refusals = (
@@ -266,6 +283,21 @@ class TwelveDataExtractor(HttpExtractor):
         rejects.add(row, _RULES.get(found, "vendor answers for the symbol"), f"{symbol!r}: {words}", json.dumps(said))
         none = batch(schema_called(schema), [], Shape(_BAR, Clock()), symbol)
         return replace(none, rejected=rejects.table())
+
+
+class TwelveDataLive(_TwelveData, WebSocketExtractor):
+    """Last prices as Twelve Data streams them."""
+
+    schemas = ("statistics",)
+    grain = timedelta(seconds=1)
+
+    def feed(self) -> Feed:
+        return streams.feed(self.options.stream_url)
+
+    def objection(self, channel: Channel) -> str:
+        if "," in channel.symbol:
+            return f"{channel.symbol!r} holds a comma, which stands between symbols"
+        return super().objection(channel)
 
 
 def _is_refusal(said: Mapping[str, Any]) -> bool:

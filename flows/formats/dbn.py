@@ -199,6 +199,12 @@ def _decode(schema: str, held: str, records: np.ndarray, positions: np.ndarray, 
     return Records(table, symbols, pa.array(positions, pa.int64()))
 
 
+def sizes(header: Header) -> dict[int, int]:
+    """Return the length in bytes of each type of record, those about a session included."""
+    kinds = (*_KINDS.values(), _MAPPING, ("ErrorMsg", 21), ("SystemMsg", 23))
+    return {kind: _dtype(record, header).itemsize for record, kind in kinds}
+
+
 def _dtype(record: str, header: Header) -> Any:
     return _layout(record, header.version, header.ts_out)
 

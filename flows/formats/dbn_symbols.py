@@ -87,6 +87,6 @@ def _number(day: date | str) -> int:
 
 def _symbol(message: np.void) -> str:
     """Return the symbol that history would give: what was asked, or what it stands for where that is many."""
-    asked, given = (message[f"stype_{way}_symbol"].decode() for way in ("in", "out"))
+    asked, given = (message[f"stype_{way}_symbol"].decode("utf-8", "backslashreplace") for way in ("in", "out"))
     many = asked.endswith(_MANY) or asked == "ALL_SYMBOLS"
     return str(given if many and given and not given.isdigit() else asked)

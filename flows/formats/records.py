@@ -4,17 +4,21 @@ Values stay as they were sent (numbers as their text); what they must become is 
 """
 
 import json
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+from operator import attrgetter
 from operator import itemgetter
 from typing import Any
 from typing import Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from catalog.schemas import ROW
 from catalog.schemas import Schema
@@ -27,6 +31,7 @@ from flows.formats.times import read_times
 #: where a value is: a field's name, a position, or several steps down
 Place = str | int | tuple[str | int, ...]
 _SHAPE: Final = "record has the documented shape"
+_CONTAINERS: Final = {dict, list}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ def batch(
     kinds = {list if isinstance(_steps(place)[0], int) else dict for place in shape.columns.values()}
     wanted: tuple[type, ...] = tuple(kinds)
     rows = np.arange(first, first + len(records))
-    if not set(map(type, records)) <= kinds:
+    if not set(map(type, records)) <= kinds and not isinstance(records[0], msgspec.Struct):
         fits = np.array([isinstance(record, wanted) for record in records], bool)
         for position in np.flatnonzero(~fits).tolist():
             rejects.add(first + position, _SHAPE, _shown(records[position]), _shown(records[position]))
@@ -86,32 +91,60 @@ def batch(
     return Batch(schema.name, table, rejects.table())
 
 
+class Records(list[Any]):
+    """Records of which many values are asked: the way to an object that holds several is gone once."""
+
+    __slots__ = ("above",)
+
+    def __init__(self, records: Iterable[Any]) -> None:
+        super().__init__(records)
+        self.above: dict[tuple[str | int, ...], list[Any]] = {}
+
+
 def values(records: Sequence[Any], place: Place) -> list[Any]:
     """Return the value at a place of each record; None where it is not there."""
-    steps = _steps(place)
-    if len(steps) == 1:
-        (step,) = steps
+    *way, last = _steps(place)
+    found: Sequence[Any] = records
+    for number, step in enumerate(way, 1):
+        gone = tuple(way[:number])
+        if isinstance(records, Records):
+            if gone not in records.above:
+                records.above[gone] = _one_step(found, step)
+            found = records.above[gone]
+        else:
+            found = _one_step(found, step)
+    return _one_step(found, last)
+
+
+def _one_step(found: Sequence[Any], step: str | int) -> list[Any]:
+    if found and isinstance(found[0], msgspec.Struct):
+        try:
+            return list(map(attrgetter(str(step)), found))
+        except AttributeError:
+            return [getattr(value, str(step), None) for value in found]
+    # a text would give a position's character
+    if isinstance(step, str) or set(map(type, found)) <= _CONTAINERS:
         try:
             # nearly always every record has it; this way costs a third
-            return list(map(itemgetter(step), records))
-        except (KeyError, IndexError):
+            return list(map(itemgetter(step), found))
+        except (KeyError, IndexError, TypeError):
             pass
-        if isinstance(step, str):
-            return [record.get(step) for record in records]
-        return [record[step] if -len(record) <= step < len(record) else None for record in records]
-    return [dig(record, steps) for record in records]
+    return [_at(value, step) for value in found]
 
 
 def dig(value: Any, steps: Sequence[str | int]) -> Any:
     """Follow field names and positions down; None where there is no further way."""
     for step in steps:
-        if isinstance(value, dict):
-            value = value.get(step if isinstance(step, str) else str(step))
-        elif isinstance(value, list) and isinstance(step, int):
-            value = value[step] if -len(value) <= step < len(value) else None
-        else:
-            return None
+        value = _at(value, step)
     return value
+
+
+def _at(value: Any, step: str | int) -> Any:
+    if isinstance(value, dict):
+        return value.get(step if isinstance(step, str) else str(step))
+    if isinstance(value, list) and isinstance(step, int):
+        return value[step] if -len(value) <= step < len(value) else None
+    return None
 
 
 def column(found: Sequence[Any]) -> pa.Array:
@@ -127,6 +160,10 @@ def column(found: Sequence[Any]) -> pa.Array:
         or pa.types.is_timestamp(array.type)
     ):
         return array
+    if array is not None and pa.types.is_list(array.type) and not array.flatten().null_count:
+        items = array.type.value_type
+        if pa.types.is_string(items) or pa.types.is_int64(items):
+            return pc.binary_join(array.cast(pa.list_(pa.string())), ",")
     return pa.array([_text(value) for value in found], pa.string())
 
 
@@ -139,7 +176,7 @@ def _text(value: Any) -> str | None:
 
 
 def _shown(record: Any) -> str:
-    return json.dumps(record, ensure_ascii=False)[:2000]
+    return json.dumps(record, ensure_ascii=False, default=msgspec.to_builtins)[:2000]
 
 
 def _steps(place: Place) -> tuple[str | int, ...]:

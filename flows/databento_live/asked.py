@@ -1,0 +1,226 @@
+"""What is subscribed in a session, and what of it the gateway has taken up. Pure.
+
+Traps:
+
+- A subscription that replays first brings what has passed: its channels are acknowledged when that has caught up, not
+  before. A connection that breaks off within a replay has covered nothing.
+- Only what is subscribed before the session starts is replayed, and nothing is ever unsubscribed.
+- Symbols that cannot be resolved are refused one by one, while the others of their subscription go on. The gateway
+  begins to send one that is listed later, and says so by its mapping.
+- A record says its type, not its schema, and `tbbo` has that of `mbp-1`: one session can have only one of them.
+- Parents (ES.FUT) are subscribed, their children are not: mappings say which have come with them.
+"""
+
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Final
+
+from catalog.schemas import TIMEFRAMES
+from catalog.schemas import schema as schema_called
+from flows.databento_live import gateway
+from flows.databento_live import messages
+from flows.databento_live.messages import Message
+from flows.frames import Channel
+from flows.frames import Told
+
+_SECOND: Final = 1_000_000_000
+#: the gateway replays the last 24 hours; a minute of it for the way there
+REPLAYED: Final = (24 * 60 - 1) * 60 * _SECOND
+_ALIKE: Final = {"tbbo": "mbp-1", "mbp-1": "tbbo"}
+_PARENTS: Final = (".FUT", ".OPT", ".SPOT")
+#: what a symbol cannot have in a line of the protocol
+_RESERVED: Final = frozenset(",|=\r\n")
+
+
+@dataclass(eq=False, slots=True)
+class Subscription:
+    """A schema of some symbols, from a time in nanoseconds on or from now on; `live` once all it brings is new."""
+
+    number: int
+    schema: str
+    symbols: tuple[str, ...]
+    start: int | None
+    acknowledged: bool = False
+    live: bool = False
+
+
+@dataclass(slots=True)
+class Asked:
+    """The subscriptions of one session.
+
+    `not_replayed` holds the schemas whose replay the gateway has refused: they are asked from now on, once.
+    """
+
+    stype: str
+    not_replayed: set[str] = field(default_factory=set)
+    subscriptions: list[Subscription] = field(default_factory=list)
+    _channels: dict[Channel, Subscription] = field(default_factory=dict)
+    _named: dict[str, list[Channel]] = field(default_factory=dict)
+    _failed: set[str] = field(default_factory=set)
+    _children: set[str] = field(default_factory=set)
+    #: what was told already, what is to be told next
+    _told: set[Channel] = field(default_factory=set)
+    _acknowledged: dict[Channel, int | None] = field(default_factory=dict)
+    _refused: dict[Channel, str] = field(default_factory=dict)
+    _notes: list[str] = field(default_factory=list)
+
+    def add(self, channels: Collection[Channel], since: Mapping[Channel, int], now: int | None = None) -> bytes:
+        """Note channels and return the lines that subscribe to them.
+
+        `since` says where the coverage of a channel ended, in nanoseconds; `now` is given before the session starts,
+        when there still is replay. Channels that cannot be asked are refused.
+        """
+        accepted = list(self._acceptable(sorted(channels, key=lambda one: (one.schema, one.symbol))))
+        parents = self.stype == "parent"
+        groups: dict[tuple[str, int | None], list[Channel]] = {}
+        for channel in accepted:
+            if not parents or channel.symbol.endswith(_PARENTS):
+                start = self._start(channel.schema, since.get(channel), now)
+                groups.setdefault((channel.schema, start), []).append(channel)
+        lines = b""
+        for (schema, start), some in groups.items():
+            names = tuple(channel.symbol for channel in some)
+            made = Subscription(len(self.subscriptions), schema, names, start)
+            self.subscriptions.append(made)
+            for channel in some:
+                self._note(channel, made)
+            lines += gateway.subscription(schema, self.stype, names, start, made.number)
+        for channel in accepted:
+            if channel not in self._channels:
+                self._note_child(channel)
+        return lines
+
+    def _acceptable(self, channels: Collection[Channel]) -> Iterator[Channel]:
+        """Yield the channels that are new and can be asked."""
+        schemas = {one.schema for one in self.subscriptions}
+        for channel in channels:
+            alike = _ALIKE.get(channel.schema)
+            if channel in self._channels:
+                # it was removed, which the gateway could not be told: its records never ceased to come
+                if channel in self._told:
+                    self._acknowledged[channel] = None
+            elif not channel.symbol or _RESERVED & set(channel.symbol):
+                self._refused[channel] = f"symbol {channel.symbol!r} cannot be written in a subscription"
+            elif alike in schemas:
+                self._refused[channel] = (
+                    f"schema {channel.schema!r} cannot be told from {alike!r}, which this source brings too: records do"
+                    " not say which of the two they are; use two sources, or take the trades of 'mbp-1'"
+                )
+            else:
+                schemas.add(channel.schema)
+                yield channel
+
+    def _start(self, schema: str, since: int | None, now: int | None) -> int | None:
+        if since is None or now is None or schema in self.not_replayed:
+            return None
+        oldest = now - REPLAYED
+        # replay cuts bars by when they opened
+        step = (TIMEFRAMES.get(schema_called(schema).timeframe) or 0) * _SECOND
+        return max(since - since % step if step else since, oldest)
+
+    def _note(self, channel: Channel, subscription: Subscription) -> None:
+        self._channels[channel] = subscription
+        self._named.setdefault(channel.symbol, []).append(channel)
+
+    def _note_child(self, channel: Channel) -> None:
+        having = [one for one in self.subscriptions if one.schema == channel.schema]
+        if not having:
+            self._refused[channel] = (
+                "option stype_in is 'parent', and no series asks a parent (e.g. ES.FUT) this could come with"
+            )
+            return
+        # the one that reaches back furthest
+        self._note(channel, min(having, key=lambda one: (one.start is None, one.start or 0)))
+        if channel.symbol in self._children and self._channels[channel].live:
+            self._acknowledge(channel)
+
+    # -- what the gateway says --------------------------------------------------------------------------------------
+
+    def hear(self, message: Message) -> None:
+        """Note what a message says of subscriptions and symbols."""
+        if message.type == messages.MAPPING:
+            self._mapped(message)
+        elif message.type == messages.ERROR and message.code == messages.UNKNOWN_SYMBOL:
+            self._unresolved(message.words)
+        elif message.type == messages.SYSTEM and message.code == messages.ACKNOWLEDGED:
+            waiting = [one for one in self.subscriptions if not one.acknowledged]
+            # they are answered in order
+            named = [one for one in waiting if one.number == message.request] or waiting[:1]
+            for one in named:
+                one.acknowledged = True
+                if one.start is None:
+                    self._begin(one)
+        elif message.type == messages.SYSTEM and message.code == messages.REPLAYED:
+            replaying = [one for one in self.subscriptions if one.start is not None and not one.live]
+            words = message.words.split()
+            for one in [one for one in replaying if one.schema in words] or replaying:
+                self._begin(one)
+
+    def replay_refused(self, message: Message) -> bool:
+        """Whether an error means that the gateway has not what was to be replayed; then it is not asked next time."""
+        replaying = {one.schema for one in self.subscriptions if one.start is not None and not one.live}
+        words = message.words.lower().split()
+        about = {"start", "`start`", "replay"} & set(words)
+        if not replaying or not (message.code == messages.AGED_OUT or (message.code == messages.INVALID and about)):
+            return False
+        self.not_replayed |= replaying & set(words) or replaying
+        return True
+
+    def take(self, received: int) -> Iterator[Told]:
+        """Yield what is to be told since the last time."""
+        by_start: dict[int | None, set[Channel]] = {}
+        for channel, start in self._acknowledged.items():
+            by_start.setdefault(start, set()).add(channel)
+        if self._refused:
+            yield Told(received, refused=self._refused)
+        for start, channels in by_start.items():
+            yield Told(received, acknowledged=frozenset(channels), since=start)
+        for words in self._notes:
+            yield Told(received, note=words)
+        self._acknowledged, self._refused, self._notes = {}, {}, []
+
+    def _begin(self, subscription: Subscription) -> None:
+        subscription.live = True
+        if subscription.start is None:
+            self.not_replayed.discard(subscription.schema)
+        for channel, its in self._channels.items():
+            if its is subscription and channel not in self._told and self._is_there(channel):
+                self._acknowledge(channel)
+
+    def _is_there(self, channel: Channel) -> bool:
+        if channel.symbol in self._failed:
+            return False
+        return self.stype != "parent" or channel.symbol.endswith(_PARENTS) or channel.symbol in self._children
+
+    def _mapped(self, message: Message) -> None:
+        self._failed.discard(message.asked)
+        names = {message.asked}
+        if self.stype == "parent":
+            self._children.add(message.given)
+            names.add(message.given)
+        for name in names:
+            for channel in self._named.get(name, ()):
+                subscription = self._channels[channel]
+                # older gateways acknowledge by mappings alone
+                if (subscription.live or subscription.start is None) and channel not in self._told:
+                    self._acknowledge(channel)
+
+    def _unresolved(self, words: str) -> None:
+        said = words.partition("symbol")[2].lstrip("s:").strip(" '\"`.")
+        symbol = said if said in self._named else max((one for one in self._named if one in words), key=len, default="")
+        if not symbol:
+            self._notes.append(words)
+            return
+        self._failed.add(symbol)
+        for channel in self._named[symbol]:
+            self._refused[channel] = words
+            self._acknowledged.pop(channel, None)
+            self._told.discard(channel)
+
+    def _acknowledge(self, channel: Channel) -> None:
+        self._told.add(channel)
+        self._refused.pop(channel, None)
+        self._acknowledged[channel] = self._channels[channel].start
