@@ -14,6 +14,7 @@ from catalog.schemas import SCHEMAS
 from catalog.schemas import schema as schema_called
 from flows import registry
 from flows.claims import claim
+from flows.job import EARLIEST
 from flows.ledger import recorded
 from flows.sinks.base import ReadableSink
 from flows.workshops import target
@@ -46,7 +47,9 @@ def delete(key: str, start: datetime, end: datetime) -> dict[str, int]:
                 deleted[destination.name] = sink.delete(schema_called(schema), str(instrument.key), start, end)
                 if Indicator.objects.filter(input_schema=schema, cursors__instrument=instrument).exists():
                     sink.delete(SCHEMAS["indicators"], str(instrument.key), start, end)
-        IndicatorCursor.objects.filter(instrument=instrument, indicator__input_schema=schema).update(fetch_id=0)
+        IndicatorCursor.objects.filter(instrument=instrument, indicator__input_schema=schema).update(
+            due=EARLIEST, fetch_id=0
+        )
         run.selector = selector | {"deleted": deleted}
         run.save(update_fields=("selector",))
     return deleted

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
 from typing import Any
 from typing import Final
 
@@ -15,6 +16,9 @@ from catalog.keys import InstrumentName
 #: The open ends of a range: the first and last instants that int64 nanoseconds can name, to the second.
 EARLIEST: Final = datetime(1677, 9, 22, tzinfo=UTC)
 LATEST: Final = datetime(2262, 4, 11, tzinfo=UTC)
+#: how long after it happened something is in a vendor's history at the latest: holes that were asked sooner are asked
+#: once more
+LATE: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class RouteFacts:
     batch_rows: int = 0
     required: bool = True
     home: frozenset[int] = frozenset()
+    extractor_type: str = "historical"
 
     @property
     def instruments(self) -> frozenset[int]:
@@ -86,7 +91,10 @@ class StoredChain:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one pass needs: a source, a schema, instruments with windows, routes, stored chains."""
+    """What one pass needs: a source, a schema, instruments with windows, routes, stored chains.
+
+    `filling` jobs close the holes between what was heard live: that counts even while the vendor may still revise it.
+    """
 
     source: SourceFacts
     schema: str
@@ -94,6 +102,8 @@ class Job:
     routes: tuple[RouteFacts, ...]
     chains: tuple[StoredChain, ...] = ()
     again: bool = False
+    extractor_type: str = "historical"
+    filling: bool = False
 
     @property
     def start(self) -> datetime:
@@ -128,6 +138,10 @@ class Request:
     def end(self) -> datetime:
         """Latest end, exclusive."""
         return max(instrument.end for instrument in self.instruments)
+
+
+#: of a described request: that it was live, with `schemas` (of its connection) and `primary` (it takes what has none)
+LIVE: Final = "live"
 
 
 def describe(request: Request) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -181,10 +182,22 @@ class Landing:
             _write(target.with_suffix(".json"), json.dumps(asdict(manifest), ensure_ascii=False).encode())
         return manifest
 
+    def share(self, source: str, manifest: Manifest, fetch: int) -> Manifest:
+        """Let another fetch of the source have a landed page as well: one file, linked; again changes nothing."""
+        name = f"{manifest.part:05d}.page"
+        folder = self.folder(source, fetch)
+        shared = replace(manifest, fetch=fetch)
+        with _room(folder, 0):
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).hardlink_to(self.folder(source, manifest.fetch) / name)
+            _write(folder / f"{manifest.part:05d}.json", json.dumps(asdict(shared), ensure_ascii=False).encode())
+        return shared
+
     def pages(self, source: str, fetch: int) -> list[LandedPage]:
         """Return the pages of a fetch in order."""
         folder = self.folder(source, fetch)
-        if not folder.is_dir():
+        if not (folder / "request.json").exists():
+            # killed before it was written: there are none
             return []
         request = self.request(source, fetch)
         return [

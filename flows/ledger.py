@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from django.db import transaction
 from django.db.models import Exists
 from django.db.models import F
 from django.db.models import OuterRef
+from django.db.models import Q
 from django.utils import timezone
 
 from catalog.errors import ConfigError
@@ -29,6 +31,9 @@ from catalog.models import Coverage
 from catalog.models import DataSource
 from catalog.models import Delivery
 from catalog.models import Fetch
+from catalog.models import Gap
+from catalog.models import Indicator
+from catalog.models import IndicatorCursor
 from catalog.models import Instrument
 from catalog.models import Quarantined
 from catalog.models import Run
@@ -37,9 +42,11 @@ from catalog.schemas import Schema
 from catalog.schemas import bar_open
 from catalog.schemas import bars_end
 from catalog.schemas import schema as schema_called
+from flows.job import LATE
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
+from flows.job import RouteFacts
 from flows.job import SymbolInterval
 from flows.work import DeliveryRef
 from flows.work import FetchRef
@@ -64,13 +71,15 @@ class CatalogLedger:
         # the first hole of every instrument is one request, the second another: nothing between them is asked again
         parts: list[list[InstrumentFacts]] = []
         covered = _covered(request)
-        settled = self._settled_after(request.job.source.id)
+        settled = LATE if request.job.filling else self._settled_after(request.job.source.id)
         schema = schema_called(request.job.schema)
         for instrument in request.instruments:
             windows = [
                 # what a vendor was asked by window covers nothing that had not happened, or settled, by then
-                (start, end if request.identity else min(end, _settled(schema, fetched_at - settled)))
-                for start, end, fetched_at in covered.get(instrument.id, ())
+                (start, end if request.identity or heard else min(end, _settled(schema, fetched_at - settled)))
+                for start, end, fetched_at, heard in covered.get(instrument.id, ())
+                # what was heard at once had not settled
+                if not (heard and settled) or request.job.filling
             ]
             for number, hole in enumerate(_holes(instrument, windows)):
                 if number == len(parts):
@@ -212,9 +221,12 @@ class CatalogLedger:
         Fetch.objects.filter(pk=fetch.id).update(error=error[:10_000])
 
     def deliveries(self, job: Job, fetch: FetchRef | None = None) -> list[DeliveryRef]:
-        of_job = Fetch.objects.filter(source_id=job.source.id, schema=job.schema, complete=True)
-        if fetch:
-            of_job = of_job.filter(pk=fetch.id)
+        of_job = Fetch.objects.filter(source_id=job.source.id, schema=job.schema)
+        # a connection's fetch is delivered by whoever runs it, until it has ended
+        of_job = of_job.filter(pk=fetch.id) if fetch else of_job.filter(complete=True)
+        if job.extractor_type == "realtime":
+            # what is live goes where it is heard; the past went where the past is asked for
+            of_job = of_job.filter(run__kind="realtime")
         for route in job.routes:
             has_one = Delivery.objects.filter(
                 fetch=OuterRef("pk"), destination_id=route.destination_id, schema=job.schema
@@ -316,12 +328,31 @@ class CatalogLedger:
             pages = Quarantined.objects.filter(fetch_id=fetch.id, row=-1).count()
             Fetch.objects.filter(pk=fetch.id).update(unparsable=pages)
 
+    def changing(self, route: RouteFacts, schema: str, fetch: FetchRef, since: Mapping[int, datetime]) -> None:
+        numbers = sorted(since)
+        of_schema = IndicatorCursor.objects.filter(
+            indicator__in=Indicator.objects.filter(input_schema=schema), destination=route.destination_id
+        )
+        with transaction.atomic(savepoint=False):
+            for first in range(0, len(numbers), _CHUNK):
+                # locked: who computes at this moment is waited for, and has not seen these rows
+                cursors = of_schema.filter(instrument__in=numbers[first : first + _CHUNK]).select_for_update()
+                earlier: dict[tuple[datetime, int], list[int]] = {}
+                for cursor in cursors.order_by("pk"):
+                    at, oldest = since[cursor.instrument_id], fetch.id
+                    if cursor.due is not None:
+                        at, oldest = min(at, cursor.due), min(oldest, cursor.fetch_id)
+                    if (at, oldest) != (cursor.due, cursor.fetch_id):
+                        earlier.setdefault((at, oldest), []).append(cursor.pk)
+                for (at, oldest), pks in earlier.items():
+                    IndicatorCursor.objects.filter(pk__in=pks).update(due=at, fetch_id=oldest)
+
     def advance(self, delivery: DeliveryRef, cursor: int, tally: Tally) -> None:
         counts = {name: F(name) + getattr(tally, name) for name in (*_COUNTS, "rounded")}
         # what waited after a failure is inside this tally or still ahead of the cursor
         parsed = sum((F(name) for name in _COUNTS[1:]), start=F(_COUNTS[0])) + tally.settled
         moved = Delivery.objects.filter(pk=delivery.id, cursor=delivery.cursor).update(
-            cursor=cursor, parsed=parsed, pending=0, **counts
+            cursor=cursor, parsed=parsed, pending=0, status=Delivery.Status.PENDING, error="", **counts
         )
         if not moved:
             raise TransientError(f"delivery {delivery.id} was moved by another run; run again")
@@ -350,6 +381,10 @@ class CatalogLedger:
         for instrument, start, end in later.values_list("instrument_id", "start", "end").distinct():
             windows.setdefault(instrument, []).append((start, end))
         return windows
+
+    def cursors(self, fetch: FetchRef) -> list[int]:
+        waiting = Delivery.objects.filter(fetch_id=fetch.id).exclude(status=Delivery.Status.DELIVERED)
+        return sorted(set(waiting.values_list("cursor", flat=True)))
 
 
 @contextmanager
@@ -380,30 +415,38 @@ def request_hash(request: Request) -> str:
     return digest.hexdigest()
 
 
-_Windows = dict[int, list[tuple[datetime, datetime, datetime]]]
+#: by instrument id: start, end, when it was fetched, whether it was heard live
+_Windows = dict[int, list[tuple[datetime, datetime, datetime, bool]]]
 
 
 def _covered(request: Request) -> _Windows:
     complete = Coverage.objects.filter(
+        Q(fetch__complete=True) | Q(fetch__live=True),
         fetch__source_id=request.job.source.id,
         fetch__schema=request.job.schema,
         fetch__identity=request.identity,
-        fetch__complete=True,
         refused=False,
+        start__lt=F("end"),
     )
-    fields = ("instrument_id", "start", "end", "fetch__fetched_at")
+    fields = ("instrument_id", "start", "end", "fetch__fetched_at", "fetch__live")
     covered: _Windows = {}
     if request.identity:
         found: Iterable[Sequence[Any]] = complete.values_list(*fields)
     else:
         ids = [instrument.id for instrument in request.instruments]
-        found = (
-            row
-            for first in range(0, len(ids), _CHUNK)
-            for row in complete.filter(instrument__in=ids[first : first + _CHUNK]).values_list(*fields)
-        )
-    for instrument, start, end, fetched_at in found:
-        covered.setdefault(instrument, []).append((start, end, fetched_at))
+        parts = [ids[first : first + _CHUNK] for first in range(0, len(ids), _CHUNK)]
+        found = [row for part in parts for row in complete.filter(instrument__in=part).values_list(*fields)]
+        if request.job.filling:
+            # what is known to be lost is not looked for again
+            found += [
+                (*row, True)
+                for part in parts
+                for row in Gap.objects.filter(instrument__in=part, schema=request.job.schema).values_list(
+                    "instrument_id", "start", "end", "noted_at"
+                )
+            ]
+    for instrument, start, end, fetched_at, heard in found:
+        covered.setdefault(instrument, []).append((start, end, fetched_at, heard))
     return covered
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -16,6 +17,7 @@ from catalog.errors import TransientError
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
+from flows.job import RouteFacts
 from flows.job import SymbolInterval
 from flows.work import DeliveryRef
 from flows.work import FetchRef
@@ -138,6 +140,10 @@ class MemoryLedger:
     def unparsable(self, fetch: FetchRef, part: int, reason: str) -> None:
         self.pages[fetch.id, part] = reason
 
+    def changing(self, route: RouteFacts, schema: str, fetch: FetchRef, since: Mapping[int, datetime]) -> None:
+        # nothing is derived here
+        return None
+
     def advance(self, delivery: DeliveryRef, cursor: int, tally: Tally) -> None:
         made = self.made[delivery.id - 1]
         if made.ref.cursor != delivery.cursor:
@@ -156,6 +162,9 @@ class MemoryLedger:
                 for instrument in self.requests[later.id].instruments:
                     windows.setdefault(instrument.id, []).append((instrument.start, instrument.end))
         return windows
+
+    def cursors(self, fetch: FetchRef) -> list[int]:
+        return sorted({d.ref.cursor for d in self.made if d.ref.fetch.id == fetch.id and d.status != "delivered"})
 
     def _complete(self) -> Iterator[FetchRef]:
         return (fetch for fetch in self.fetches if fetch.complete)

@@ -11,6 +11,7 @@ parsed = new + updated + unchanged + duplicate + superseded + filtered + quarant
 import logging
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Generator
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -20,31 +21,39 @@ from contextlib import ExitStack
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from typing import Any
 from typing import Final
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.asset_classes import ASSET_CLASSES
 from catalog.errors import ConfigError
+from catalog.errors import Damaged
 from catalog.errors import DataflowError
 from catalog.errors import PermanentError
 from catalog.errors import TransientError
 from catalog.schemas import INSTRUMENT
-from catalog.schemas import Schema
 from catalog.schemas import schema as schema_called
 from catalog.schemas.refine import REJECTED
 from catalog.schemas.refine import Facts
 from catalog.schemas.refine import Ordinals
 from catalog.schemas.refine import refine as refine_rows
+from flows.chunks import by_chunks
 from flows.delivery import Writer
 from flows.extraction import extract_missing
 from flows.extractors.base import Batch
+from flows.groups import frame_pages
+from flows.groups import landed_groups
+from flows.job import LIVE
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import undescribe
 from flows.landing import LandedPage
+from flows.refining import Refiner
+from flows.refining import counts_repeats
+from flows.refining import split
+from flows.refining import strand
+from flows.refining import unparsable
 from flows.symbols import Symbols
 from flows.work import DeliveryRef
 from flows.work import FetchRef
@@ -57,8 +66,6 @@ log = logging.getLogger(__name__)
 
 #: rows of a refined batch: large enough for COPY, small enough that ten of them fit in memory
 BATCH_ROWS: Final = 250_000
-#: chunks of a hypertable one batch may touch: each takes about ten of the server's 6,400 lock entries
-MAX_CHUNKS: Final = 100
 # batches refined before they are asked for
 _AHEAD: Final = 4
 
@@ -77,21 +84,34 @@ def _deliver_fetch(job: Job, workshop: Workshop, outcome: Outcome, fetch: FetchR
     outcome.add(deliver(fetch, job, workshop.ledger.deliveries(job, fetch), workshop))
 
 
-def catch_up(job: Job, workshop: Workshop) -> Outcome:
-    """Deliver what landed earlier and some route of the job does not have, oldest fetch first."""
+def catch_up(job: Job, workshop: Workshop, without: Collection[int] = ()) -> Outcome:
+    """Deliver what landed earlier and some route of the job does not have, oldest fetch first.
+
+    Fetches `without` are being delivered by somebody else.
+    """
     outcome = Outcome()
     waiting: dict[int, list[DeliveryRef]] = {}
     for delivery in workshop.ledger.deliveries(job):
-        waiting.setdefault(delivery.fetch.id, []).append(delivery)
+        if delivery.fetch.id not in without:
+            waiting.setdefault(delivery.fetch.id, []).append(delivery)
     for _, deliveries in sorted(waiting.items()):
         outcome.add(deliver(deliveries[0].fetch, job, deliveries, workshop))
     return outcome
 
 
 def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
-    """Yield the refined batches of a landed fetch; the same stream each time, which is what cursors count."""
+    """Return the refined batches of a landed fetch; the same stream each time, which is what cursors count."""
     pages = workshop.landing.pages(fetch.source, fetch.id)
     request = workshop.landing.request(fetch.source, fetch.id)
+    if LIVE in request:
+        # the ledger is asked here: the batches may be made in a thread that nobody closes connections of
+        return _refine_frames(fetch, pages, request, workshop, workshop.ledger.cursors(fetch) or [0])
+    return _refine_pages(fetch, pages, request, workshop)
+
+
+def _refine_pages(
+    fetch: FetchRef, pages: Sequence[LandedPage], request: dict[str, Any], workshop: Workshop
+) -> Iterator[RefinedBatch]:
     instruments = undescribe(request)
     symbols = Symbols(instruments)
     facts = Facts(fetch.id, fetch.fetched_at, positive(instruments))
@@ -127,6 +147,30 @@ def refine(fetch: FetchRef, workshop: Workshop) -> Iterator[RefinedBatch]:
             number += 1
 
 
+def _refine_frames(
+    fetch: FetchRef, pages: Sequence[LandedPage], request: dict[str, Any], workshop: Workshop, cursors: list[int]
+) -> Iterator[RefinedBatch]:
+    """Yield what a live connection brought, from where its deliveries stand on."""
+    live = workshop.live
+    if live is None:
+        raise ConfigError(f"fetch {fetch.id} was live, and vendor {request['vendor']!r} is not: its frames wait")
+    instruments = undescribe(request)
+    one = strand(fetch, live, instruments, positive(instruments), primary=request[LIVE]["primary"])
+    refiner = Refiner(live, [one], request[LIVE]["schemas"])
+    for page, start in frame_pages(pages, min(cursors), warm=counts_repeats(live, one.schema)):
+        first, frames = page.manifest.facts["first"], page.manifest.facts["frames"]
+        at = max(first, start)
+        try:
+            if page.manifest.sha256 not in workshop.fresh:
+                page.verify()
+            for group in landed_groups(page, start):
+                for piece in split(group, cursors):
+                    yield from refiner.refine(piece)
+                    at = piece.end
+        except Damaged as error:
+            yield unparsable(one.schema, page.manifest.part, at, first + frames, error)
+
+
 def _refine_batch(
     batch: Batch,
     page: LandedPage,
@@ -153,9 +197,9 @@ def _refine_batch(
         table = symbols.resolve(raw, schema.time)
         if not quarantine_unknown and table[INSTRUMENT].null_count:
             table = table.filter(pc.is_valid(table[INSTRUMENT]))
-        table = _inside(table, schema, symbols, window)
+        table = symbols.inside(table, window if window in table.column_names else schema.time)
         refined = refine_rows(schema, table, facts, ordinals)
-        pieces = list(_by_chunks(schema, refined.accepted))
+        pieces = by_chunks(schema, refined.accepted)
         yield RefinedBatch(
             0,
             schema,
@@ -169,48 +213,6 @@ def _refine_batch(
         )
         for piece in pieces[1:]:
             yield RefinedBatch(0, schema, piece, REJECTED.empty_table(), part, parsed=piece.num_rows)
-
-
-def _inside(table: pa.Table, schema: Schema, symbols: Symbols, column: str) -> pa.Table:
-    """Keep the rows inside their instrument's window; rows without a time stay and are refused later."""
-    column = column if column in table.column_names else schema.time
-    windows = symbols.windows
-    if not windows or not table.num_rows:
-        return table
-    instrument = table[INSTRUMENT].combine_chunks()
-    instrument = instrument.chunk(0) if isinstance(instrument, pa.ChunkedArray) else instrument
-    names = instrument.dictionary.to_pylist()
-    lows = np.asarray([windows.get(name, (_LOWEST, _HIGHEST))[0] for name in names] + [_LOWEST])
-    highs = np.asarray([windows.get(name, (_LOWEST, _HIGHEST))[1] for name in names] + [_HIGHEST])
-    codes = np.asarray(pc.fill_null(instrument.indices, len(names)).to_numpy(zero_copy_only=False))
-    try:
-        times = table[column].cast(pa.timestamp("ns", "UTC")).cast(pa.int64())
-    except pa.ArrowInvalid:
-        # some time is beyond nanoseconds: refine tells which
-        return table
-    missing = pc.is_null(times).to_numpy()
-    values = times.fill_null(0).to_numpy()
-    keep = missing | ((values >= lows[codes]) & (values < highs[codes]))
-    return table if keep.all() else table.filter(pa.array(keep))
-
-
-_LOWEST: Final = -(2**63)
-_HIGHEST: Final = 2**63 - 1
-
-
-def _by_chunks(schema: Schema, table: pa.Table) -> Iterator[pa.Table]:
-    """Cut a batch that touches too many chunks of the hypertable into pieces that do not."""
-    if not table.num_rows:
-        yield table
-        return
-    width = int(schema.chunk.total_seconds()) * 1_000_000_000
-    chunks = np.floor_divide(table[schema.time].cast(pa.int64()).to_numpy(), width)
-    distinct = np.unique(chunks)
-    if len(distinct) <= MAX_CHUNKS:
-        yield table
-        return
-    for first in range(0, len(distinct), MAX_CHUNKS):
-        yield table.filter(pa.array(np.isin(chunks, distinct[first : first + MAX_CHUNKS])))
 
 
 def deliver(
@@ -233,14 +235,14 @@ def deliver(
     }
     confirmed = workshop.ledger.confirmed(fetch)
     failed: dict[Writer, Exception] = {}
-    parsed: list[int] = []
+    parsed: list[tuple[int, int]] = []
     with ExitStack() as stack:
         writers = [Writer(delivery, routes[delivery.destination], workshop, ids, confirmed) for delivery in deliveries]
         for writer in writers:
             _attempt(writer, partial(writer.open, stack), failed)
         with closing(_ahead(batches if batches is not None else refine(fetch, workshop))) as stream:
             for batch in stream:
-                parsed.append(batch.parsed)
+                parsed.append((batch.cursor, batch.parsed))
                 _keep_faults(batch, fetch, workshop, outcome)
                 for writer in writers:
                     _attempt(writer, partial(writer.take, batch), failed)
@@ -251,7 +253,8 @@ def deliver(
             outcome.tallies[name] = outcome.tallies.get(name, Tally()) + writer.total
     for writer, error in failed.items():
         reason = f"{type(error).__name__}: {error}"
-        workshop.ledger.finish(writer.delivery, reason, sum(parsed[writer.delivery.cursor :]))
+        left = sum(rows for end, rows in parsed if end > writer.delivery.cursor)
+        workshop.ledger.finish(writer.delivery, reason, left)
         outcome.errors.append(f"destination {writer.route.destination!r}: {reason}")
         outcome.transient |= isinstance(error, TransientError)
     return outcome

@@ -136,9 +136,12 @@ def _plan(selection: Selection) -> list[Job]:
                 InstrumentFacts(number, facts[number][0], facts[number][1], window[0], window[1])
                 for number, window in sorted(part.windows.items())
             ),
-            routes=tuple(_route(destinations[pk], part, *part.routes[pk]) for pk in sorted(part.routes)),
+            routes=tuple(
+                _route(destinations[pk], part, selection.extractor_type, *part.routes[pk]) for pk in sorted(part.routes)
+            ),
             chains=tuple(StoredChain(text, frozenset(numbers)) for text, numbers in sorted(part.chains.items())),
             again=selection.again,
+            extractor_type=selection.extractor_type,
         )
         for (source_id, schema), part in parts.items()
         if part.windows
@@ -293,10 +296,11 @@ def _window(
 ) -> tuple[datetime, datetime] | None:
     """Return the series' window cut to the selection's; None where nothing is left.
 
-    What is asked of a vendor ends now, and for bars before the open of the first one that is not finished.
+    What is asked of a vendor ends now, and for bars before the open of the first one that is not finished. What is live
+    has no end.
     """
     latest = LATEST
-    if registry.extractor(source.vendor).windowed:
+    if selection.extractor_type == "historical" and registry.extractor(source.vendor, "historical").windowed:
         now = timezone.now().replace(microsecond=0)
         timeframe = schema.timeframe if schema else ""
         latest = LATEST if schema and schema.announced else bars_end(now, timeframe) if timeframe else now
@@ -311,7 +315,12 @@ def source_facts(source: DataSource) -> SourceFacts:
 
 
 def _route(
-    destination: OutputDestination, part: _Part, batch_rows: int, required: bool, home: Collection[int]
+    destination: OutputDestination,
+    part: _Part,
+    extractor_type: str,
+    batch_rows: int,
+    required: bool,
+    home: Collection[int],
 ) -> RouteFacts:
     rules = tuple(
         Rule(frozenset(numbers), condition)
@@ -328,4 +337,5 @@ def _route(
         batch_rows,
         required,
         frozenset(home),
+        extractor_type,
     )

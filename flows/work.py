@@ -14,8 +14,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from catalog.errors import ConfigError
 from catalog.schemas import Schema
 from flows.extractors.base import BaseHistoricalExtractor
+from flows.extractors.base import BaseRealtimeExtractor
 from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
@@ -75,7 +77,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class RefinedBatch:
-    """One step of a fetch's refined stream."""
+    """One step of a fetch's refined stream.
+
+    `number` is where the step begins and `end` where the cursor is after it: steps are counted by batch where pages
+    were asked for (`end` is then the next number), and by frame where they were sent. A step that has several batches
+    ends with the last of them.
+    """
 
     number: int
     schema: Schema
@@ -88,6 +95,13 @@ class RefinedBatch:
     rounded: int = 0
     #: why the rest of the page cannot be parsed; empty where it can
     unparsable: str = ""
+    superseded: int = 0
+    end: int = -1
+
+    @property
+    def cursor(self) -> int:
+        """The cursor of a delivery that has this batch and all before it."""
+        return self.number + 1 if self.end < 0 else self.end
 
 
 class Ledger(Protocol):
@@ -132,6 +146,12 @@ class Ledger(Protocol):
     def unparsable(self, fetch: FetchRef, part: int, reason: str) -> None:
         """Keep a page that cannot be parsed."""
 
+    def changing(self, route: RouteFacts, schema: str, fetch: FetchRef, since: Mapping[int, datetime]) -> None:
+        """Note from when on rows of instruments, by id, change at a home: what is derived from them is due.
+
+        In the transaction that writes them where there is one; else before and after.
+        """
+
     def advance(self, delivery: DeliveryRef, cursor: int, tally: Tally) -> None:
         """Move the cursor and add to the account, in the transaction of the rows where there is one."""
 
@@ -141,12 +161,55 @@ class Ledger(Protocol):
     def confirmed(self, fetch: FetchRef) -> dict[int, list[tuple[datetime, datetime]]]:
         """Return, by instrument id, the windows that later complete fetches of the same thing cover."""
 
+    def cursors(self, fetch: FetchRef) -> list[int]:
+        """Return where the deliveries of a fetch stand that are not delivered."""
+
+
+class LiveLedger(Ledger, Protocol):
+    """What running live connections needs besides."""
+
+    def begin(self, request: Request) -> FetchRef:
+        """Begin the fetch of one schema of a connection; it is complete when the connection has ended."""
+
+    def join(self, fetch: FetchRef, instruments: Sequence[InstrumentFacts]) -> None:
+        """Note that a live fetch is about these instruments too; nothing of them is covered yet."""
+
+    def heard(self, fetch: FetchRef, windows: Mapping[tuple[datetime, datetime], Collection[int]]) -> None:
+        """Cover windows `[start, end)` of instruments, by id; a window that began at the same time is extended."""
+
+    def interrupted(self, fetches: Collection[int]) -> list[FetchRef]:
+        """Return those of some live fetches that are not complete."""
+
+    def orphans(self, source: int, held: Collection[int]) -> list[FetchRef]:
+        """Return the live fetches of runs that have ended which are not complete, but for those that are `held`."""
+
+    def first_heard(self, job: Job) -> dict[int, datetime]:
+        """Return when each instrument of a job was first heard live, by id; those never heard are left out."""
+
+    def last_heard(self, job: Job) -> dict[int, datetime]:
+        """Return up to when each instrument of a job was heard live, by id."""
+
+    def note_gaps(self, holes: Sequence[Request], reason: str) -> int:
+        """Note holes that nothing can fill; they are missing no more. Returns how many are new."""
+
+    def delivery(self, job: Job, fetch: FetchRef, destination: str) -> DeliveryRef | None:
+        """Return how a fetch, complete or not, stands at a destination; made where missing, None where delivered."""
+
+    def troubled(self, delivery: DeliveryRef, error: str) -> None:
+        """Note what keeps a delivery waiting; the next step that succeeds takes it back."""
+
+    def mend(self) -> None:
+        """Drop what a lost connection to the ledger's store has left; the next call connects again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What running a job takes: the vendor, the landing, the ledger and a way to open a route's sink."""
+    """What running a job takes: the vendor, the landing, the ledger and a way to open a route's sink.
 
-    extractor: BaseHistoricalExtractor
+    `history` and `live` are the vendor's halves; it may have only one. What either has landed is delivered alike.
+    """
+
+    history: BaseHistoricalExtractor | None
     landing: Landing
     ledger: Ledger
     open_sink: Callable[[RouteFacts, Mapping[str, int]], Sink]
@@ -158,6 +221,15 @@ class Workshop:
     left: Callable[[], Decimal | None] = lambda: None
     #: by schema and id: instruments that were registered while jobs ran, which their plan could not know
     registered: dict[str, dict[int, InstrumentFacts]] = field(default_factory=dict)
+    live: BaseRealtimeExtractor | None = None
+
+    @property
+    def extractor(self) -> BaseHistoricalExtractor:
+        """The vendor's past. Raises ConfigError where it has none."""
+        if self.history is None:
+            vendor = f"vendor {self.live.name!r}" if self.live else "the vendor"
+            raise ConfigError(f"{vendor} has no historical data")
+        return self.history
 
     def amended(self, job: Job) -> Job:
         """Return the job with the instruments that were registered since it was planned, on all its routes."""

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import asdict
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from django.conf import settings
 
 from flows import registry
 from flows.extractors.base import BaseHistoricalExtractor
+from flows.extractors.base import BaseRealtimeExtractor
 from flows.extractors.base import Context
 from flows.job import RouteFacts
 from flows.job import SourceFacts
@@ -47,17 +49,24 @@ def open_sink(route: RouteFacts, ids: Mapping[str, int]) -> Sink:
 def _extractor(source: str, roots: tuple[str, ...]) -> BaseHistoricalExtractor:
     """Return the extractor of a source: one for all tasks of a process, for it may hold a session and its limits."""
     facts = SourceFacts(**json.loads(source))
-    made: BaseHistoricalExtractor = registry.extractor(facts.vendor)(facts, context())
+    made: BaseHistoricalExtractor = registry.extractor(facts.vendor, "historical")(facts, context())
     return made
 
 
 def extractor_of(source: SourceFacts) -> BaseHistoricalExtractor:
-    """Return the extractor of a source."""
+    """Return the extractor of a source's past. Raises ConfigError where its vendor has none."""
     return _extractor(json.dumps(asdict(source), sort_keys=True), tuple(map(str, settings.FILES_ROOT)))
+
+
+def live_extractor_of(source: SourceFacts) -> BaseRealtimeExtractor:
+    """Return the extractor of a source's present. Raises ConfigError where its vendor has none."""
+    made: BaseRealtimeExtractor = registry.extractor(source.vendor, "realtime")(source, context())
+    return made
 
 
 def workshop(source: SourceFacts, ledger: Ledger, progress: Callable[[str, int], None] | None = None) -> Workshop:
     """Return all that running the source's jobs takes."""
-    extractor = extractor_of(source)
-    made = Workshop(extractor, landing(), ledger, open_sink)
-    return made if progress is None else Workshop(extractor, landing(), ledger, open_sink, progress)
+    history = extractor_of(source) if source.vendor in registry.historical() else None
+    live = live_extractor_of(source) if source.vendor in registry.realtime() else None
+    made = Workshop(history, landing(), ledger, open_sink, live=live)
+    return made if progress is None else replace(made, progress=progress)

@@ -8,6 +8,7 @@ from catalog.models.destinations import Route
 from catalog.models.ledger import Coverage
 from catalog.models.ledger import Delivery
 from catalog.models.ledger import Fetch
+from catalog.models.ledger import Gap
 from catalog.models.ledger import Quarantined
 from catalog.models.ledger import Run
 from catalog.models.series import Indicator
@@ -21,6 +22,7 @@ __all__ = [
     "DataSource",
     "Delivery",
     "Fetch",
+    "Gap",
     "Indicator",
     "IndicatorCursor",
     "Instrument",

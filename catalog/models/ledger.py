@@ -47,6 +47,9 @@ class Fetch(models.Model):
         max_digits=14, decimal_places=6, default=0, help_text="What it cost, in the money of the source's budget."
     )
     error = models.TextField(blank=True)
+    live = models.BooleanField(
+        default=False, help_text="Brought by a connection: what it covers grows and counts before it is complete."
+    )
     pruned = models.BooleanField(default=False, help_text="The landed pages were deleted: it cannot be refined again.")
 
     class Meta:
@@ -80,8 +83,27 @@ class Coverage(models.Model):
         return f"{self.instrument} [{self.start:%Y-%m-%dT%H:%MZ}, {self.end:%Y-%m-%dT%H:%MZ})"
 
 
+class Gap(models.Model):
+    """A window `[start, end)` that was not heard live and that nothing can fill: the vendor keeps no such history."""
+
+    instrument = models.ForeignKey("catalog.Instrument", models.CASCADE, related_name="gaps")
+    schema = models.CharField(max_length=50)
+    start = models.DateTimeField()
+    end = models.DateTimeField()
+    reason = models.TextField(blank=True)
+    noted_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-id",)
+        verbose_name = "known gap"
+        constraints = [models.UniqueConstraint(fields=("instrument", "schema", "start"), name="gap_once")]
+
+    def __str__(self) -> str:
+        return f"{self.instrument} {self.schema} [{self.start:%Y-%m-%dT%H:%M:%SZ}, {self.end:%Y-%m-%dT%H:%M:%SZ})"
+
+
 class Delivery(models.Model):
-    """A fetch going to a destination. `cursor` counts refined batches; the counts are rows.
+    """A fetch going to a destination. `cursor` counts refined batches, or the frames of what is live; counts are rows.
 
     parsed = new + updated + unchanged + duplicate + superseded + filtered + quarantined + pending
     """
@@ -97,7 +119,7 @@ class Delivery(models.Model):
     schema = models.CharField(max_length=50)
     required = models.BooleanField(default=True)
     status = models.CharField(max_length=20, choices=Status.choices, default=Status.PENDING)
-    cursor = models.PositiveIntegerField(default=0)
+    cursor = models.PositiveBigIntegerField(default=0)
     parsed = models.PositiveBigIntegerField(default=0)
     new = models.PositiveBigIntegerField(default=0)
     updated = models.PositiveBigIntegerField(default=0)

@@ -16,6 +16,7 @@ from catalog.models.fields import Faults
 from catalog.models.fields import name_validator
 from catalog.schemas import SCHEMAS
 from flows import registry
+from flows.job import EARLIEST
 from transforms.chains import parse_chains
 
 EXTRACTOR_TYPES: Final = ("historical", "realtime")
@@ -67,10 +68,7 @@ class TimeSeries(models.Model):
                 self.read_options()
             except ConfigError as error:
                 faults.add("options", *error.faults)
-            vendor = registry.extractors().get(self.source.vendor)
-            # empty: the vendor gives every schema
-            if vendor and vendor.schemas and self.schema not in vendor.schemas:
-                faults.add("schema", unknown(f"schema of vendor {vendor.name!r}", self.schema, vendor.schemas))
+            check_vendor(self, self.source.vendor, faults)
         faults.raise_if_any()
 
 
@@ -78,6 +76,21 @@ class TimeSeries(models.Model):
 def _zones() -> set[str]:
     # twelve milliseconds a call: the library walks its folders
     return zoneinfo.available_timezones()
+
+
+def check_vendor(series: TimeSeries, vendor: str, faults: Faults) -> None:
+    """Note what a vendor cannot give: nothing of the series' type, or not its schema."""
+    if vendor not in registry.extractors() or series.extractor_type not in EXTRACTOR_TYPES:
+        return
+    try:
+        schemas = registry.extractor(vendor, series.extractor_type).schemas
+    except ConfigError as error:
+        faults.add("extractor_type", *error.faults)
+        return
+    # empty: the vendor gives every schema
+    if schemas and series.schema not in schemas:
+        kind = "realtime schema" if series.extractor_type == "realtime" else "schema"
+        faults.add("schema", unknown(f"{kind} of vendor {vendor!r}", series.schema, schemas))
 
 
 def check_series(series: TimeSeries, faults: Faults) -> None:
@@ -88,7 +101,9 @@ def check_series(series: TimeSeries, faults: Faults) -> None:
         faults.add("schema", unknown("schema", series.schema, SCHEMAS))
     if series.timezone not in _zones():
         faults.add("timezone", f"time zone {series.timezone!r} is unknown; accepted: names like America/New_York")
-    if series.schedule:
+    if series.schedule and series.extractor_type == "realtime":
+        faults.add("schedule", f"schedule {series.schedule!r}: a realtime series streams all the time; leave it empty")
+    elif series.schedule:
         try:
             CronSim(series.schedule, clock.now())
         except CronSimError as error:
@@ -119,12 +134,14 @@ class Indicator(models.Model):
 
 
 class IndicatorCursor(models.Model):
-    """How far a stored indicator of an instrument has followed its bars: the last fetch whose rows it has seen."""
+    """From when on the values of a stored indicator of an instrument are due: rows have changed since, or come."""
 
     indicator = models.ForeignKey(Indicator, models.CASCADE, related_name="cursors")
     instrument = models.ForeignKey("catalog.Instrument", models.CASCADE, related_name="indicator_cursors")
     destination = models.ForeignKey("catalog.OutputDestination", models.CASCADE, related_name="indicator_cursors")
-    fetch_id = models.BigIntegerField(default=0)
+    due = models.DateTimeField(null=True, default=EARLIEST, help_text="Empty: nothing is due.")
+    fetch_id = models.BigIntegerField(default=0, help_text="Rows of older fetches have not changed.")
+    computed_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
@@ -132,4 +149,4 @@ class IndicatorCursor(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.indicator} through fetch {self.fetch_id}"
+        return f"{self.indicator} due from {self.due}"

@@ -6,6 +6,7 @@ the row key, the checks, the admin's choices and the documentation are all read 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import field
 from datetime import timedelta
 from typing import Final
 
@@ -83,21 +84,24 @@ class Schema:
     revisable: bool = True
     announced: bool = False
     timeframe: str = ""
+    #: the schema of a refined table: instrument, columns, ordinal where rows repeat, fetch id
+    arrow: pa.Schema = field(init=False, compare=False, repr=False)
+    #: names of the key's columns in a refined table, instrument first
+    key: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
-    @property
-    def arrow(self) -> pa.Schema:
-        """The schema of a refined table: instrument, columns, ordinal where rows repeat, fetch id."""
+    def __post_init__(self) -> None:
+        # asked for with every few rows
+        object.__setattr__(self, "arrow", self._arrow())
+        ordinal = (ORDINAL,) if self.repeats else ()
+        object.__setattr__(self, "key", (INSTRUMENT, self.time, *self.identity, *ordinal))
+
+    def _arrow(self) -> pa.Schema:
         fields = [pa.field(INSTRUMENT, pa.dictionary(pa.int32(), pa.string()), nullable=False)]
         fields += [pa.field(column.name, column.type, nullable=column.null) for column in self.columns]
         if self.repeats:
             fields.append(pa.field(ORDINAL, INT32, nullable=False))
         fields.append(pa.field(FETCH_ID, INT64, nullable=False))
         return pa.schema(fields)
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """Names of the key's columns in a refined table, instrument first."""
-        return (INSTRUMENT, self.time, *self.identity, *((ORDINAL,) if self.repeats else ()))
 
     @property
     def values(self) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ from catalog.schemas.base import Column
 
 _EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 _STEP: Final = Decimal("1e-18")
-_LIMIT: Final = Decimal(10) ** 20
+_DIGITS: Final = 20
+_LIMIT: Final = Decimal(10) ** _DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,24 @@ def _converter(array: pa.Array, column: Column) -> Callable[[pa.Array, pa.DataTy
 
 
 def _to_number(array: pa.Array, target: pa.DataType) -> Conformed:
+    if _overflows(array):
+        return _one_by_one(array, target)
     try:
         return Conformed(pc.cast(array, target))
     except pa.ArrowInvalid:
         return _one_by_one(array, target)
+
+
+def _overflows(array: pa.Array) -> bool:
+    """Whether some text may be a number so large that Arrow makes another one of it without a word (1e30)."""
+    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)) or not len(array):
+        return False
+    longest = pc.max(pc.binary_length(array)).as_py() or 0
+    if longest > _DIGITS and pc.any(pc.match_substring_regex(array, f"[0-9]{{{_DIGITS + 1}}}")).as_py():
+        return True
+    # all texts lie in one buffer, which is looked through at once
+    letters = array.buffers()[2]
+    return letters is not None and any(sign in letters.to_pybytes() for sign in (b"e", b"E"))
 
 
 def _floats_by_text(array: pa.Array, target: pa.DataType) -> Conformed:

@@ -16,6 +16,8 @@ _SHIFT: Final = 9
 # 10^9 = 2^9 × 5^9, and 5^9 is odd, so that multiplying by its inverse divides exactly modulo 2^64
 _INVERSE: Final = np.uint64(pow(5**_SHIFT, -1, 2**64))
 _WORD: Final = 2.0**64
+#: from so many values on it takes less time to look for repeats than to write each
+_MANY: Final = 256
 
 
 def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -29,6 +31,14 @@ def to_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _text(array: pa.Array) -> pa.Array:
+    if len(array) < _MANY:
+        return _plain(array)
+    # prices and sizes repeat: each is written once
+    codes = array.dictionary_encode()
+    return _plain(codes.dictionary).take(codes.indices)
+
+
+def _plain(array: pa.Array) -> pa.Array:
     text = pc.cast(array, pa.string())
     exponents = pc.fill_null(pc.match_substring(text, "E"), False)
     if exponents.true_count:

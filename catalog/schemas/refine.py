@@ -51,12 +51,16 @@ _CACHED: Final = 1 << 14
 class Facts:
     """What refining needs to know beyond the rows.
 
-    `positive` names the instruments whose prices cannot go to zero or below.
+    `positive` names the instruments whose prices cannot go to zero or below. `live` rows come as they happen: the same
+    key again in one batch is a revision, not a contradiction. `numbered` rows carry a number of their own: the same
+    key again is the same row, not a repeat.
     """
 
     fetch_id: int
     fetched_at: datetime
     positive: frozenset[str] = frozenset()
+    live: bool = False
+    numbered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Refined:
     rejected: pa.Table
     duplicates: int = 0
     rounded: int = 0
+    superseded: int = 0
 
 
 @dataclass(slots=True)
@@ -99,6 +104,22 @@ class Ordinals:
     """
 
     blocks: list[_Block] = field(default_factory=list)
+    #: how many blocks are of the file before
+    _before: int = 0
+
+    def turn(self) -> None:
+        """Begin the next file of a stream that never ends: only repeats in it and the file before are still known."""
+        del self.blocks[: self._before]
+        self._before = len(self.blocks)
+
+    def compact(self) -> None:
+        """Join the blocks of a file as they double: a stream brings a few rows at a time."""
+        while len(self.blocks) - self._before > 1:
+            early, late = self.blocks[-2:]
+            if len(early.hashes) > 2 * len(late.hashes):
+                return
+            joined = np.concatenate([early.hashes, late.hashes])
+            self.blocks[-2:] = [_Block(min(early.low, late.low), max(early.high, late.high), joined)]
 
     def number(self, hashes: np.ndarray, time: np.ndarray) -> np.ndarray:
         """Return for each row how many rows of this fetch had its key before. Keeps `hashes` and reorders them."""
@@ -182,13 +203,13 @@ def refine(schema: Schema, table: pa.Table, facts: Facts, ordinals: Ordinals) ->
     kept = np.flatnonzero(~bad) if faults else None
     if kept is not None:
         conformed = conformed.take(pa.array(kept))
-    accepted, duplicates, conflict = _order(schema, conformed, facts, ordinals)
+    accepted, duplicates, conflict, superseded = _order(schema, conformed, facts, ordinals)
     if conflict is not None:
         mask = np.zeros(table.num_rows, bool)
         mask[kept[conflict] if kept is not None else conflict] = True
         bad |= mask
         faults.append((mask, "one row for each key", tuple(schema.key[1:]) + schema.values))
-    return Refined(accepted, _rejected(table, faults, bad), duplicates, rounded)
+    return Refined(accepted, _rejected(table, faults, bad), duplicates, rounded, superseded)
 
 
 _Fault = tuple[np.ndarray, str, tuple[str, ...]]
@@ -307,14 +328,16 @@ def _is_positive(table: pa.Table, facts: Facts) -> np.ndarray:
 
 def _order(
     schema: Schema, table: pa.Table, facts: Facts, ordinals: Ordinals
-) -> tuple[pa.Table, int, np.ndarray | None]:
-    """Sort by key; find duplicates and conflicts, or number the repeats. Returns positions of conflicts."""
+) -> tuple[pa.Table, int, np.ndarray | None, int]:
+    """Sort by key; find duplicates, conflicts and revisions, or number the repeats. Returns positions of conflicts."""
     instrument = _array(table[INSTRUMENT])
     time = _array(table[schema.time]).cast(pa.int64()).to_numpy(zero_copy_only=False)
     codes = instrument.indices.to_numpy(zero_copy_only=False)
     conflict = None
-    duplicates = 0
-    if schema.repeats:
+    duplicates = superseded = 0
+    if schema.repeats and facts.numbered:
+        table = table.append_column(pa.field(ORDINAL, INT32), pa.array(np.zeros(table.num_rows, np.int32)))
+    if schema.repeats and not facts.numbered:
         hashes = _hash(schema, table, instrument, time)
         table = table.append_column(pa.field(ORDINAL, INT32), pa.array(ordinals.number(hashes, time), INT32))
         order = None if _ascending(codes, time) else _by_instrument(codes, time, len(instrument.dictionary))
@@ -330,7 +353,9 @@ def _order(
             for keys in (codes, time, *identity):
                 ordered = keys[order]
                 same &= ordered[1:] == ordered[:-1]
-            if same.any():
+            if same.any() and facts.live:
+                drop, duplicates, superseded = _revisions(schema, table, order, same)
+            elif same.any():
                 drop, duplicates, conflict = _duplicates(schema, table, order, same)
         order = order[~drop]
     if order is not None:
@@ -340,7 +365,7 @@ def _order(
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
     columns[FETCH_ID] = pa.array(np.full(table.num_rows, facts.fetch_id, np.int64))
-    return pa.table(columns).select(schema.arrow.names).cast(schema.arrow), duplicates, conflict
+    return pa.table(columns).select(schema.arrow.names).cast(schema.arrow), duplicates, conflict, superseded
 
 
 def _ascends(time: np.ndarray) -> bool:
@@ -381,6 +406,26 @@ def _duplicates(
     conflicts = np.isin(groups, np.fromiter(contradicting, np.int64, len(contradicting)))
     duplicates = int((drop & ~conflicts).sum())
     return drop | conflicts, duplicates, order[conflicts] if conflicts.any() else None
+
+
+def _revisions(schema: Schema, table: pa.Table, order: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Keep one row of each key: the last one where rows are revisable, else the first.
+
+    The sort was stable, so rows of one key stand in the order in which they came. Returns which to drop, how many of
+    those equal the one that is kept, and how many differ.
+    """
+    starts = np.flatnonzero(np.r_[True, ~same])
+    sizes = np.diff(np.r_[starts, len(order)])
+    kept = starts + sizes - 1 if schema.revisable else starts
+    drop = np.ones(len(order), bool)
+    drop[kept] = False
+    dropped = np.flatnonzero(drop)
+    winners = np.repeat(kept, sizes)[dropped]
+    values = [name for name in schema.values if name != "ts_recv"]
+    lost = table.select(values).take(pa.array(order[dropped])).to_pylist()
+    won = table.select(values).take(pa.array(order[winners])).to_pylist()
+    equal = sum(one == other for one, other in zip(lost, won, strict=True))
+    return drop, equal, len(dropped) - equal
 
 
 def _hash(schema: Schema, table: pa.Table, instrument: pa.DictionaryArray, time: np.ndarray) -> np.ndarray:
