@@ -2,6 +2,7 @@
 
 import flows.setup  # isort: skip  # makes Django ready before models are imported
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from typing import Final
@@ -33,7 +34,8 @@ def orchestrator(
 ) -> dict[str, str]:
     """Run every active group: in this process, or each as its own deployment's flow run.
 
-    Returns what became of each source; fails after all groups ran when one of them failed.
+    Realtime groups run for weeks, and only as their deployment's flow runs. Returns what became of each source; fails
+    after all groups ran when one of them failed.
     """
     ended = dispatch_groups(Selection((), tuple(sources or ()), start, end, again, allow_cost=allow_cost), dispatch)
     failed = [source for source, state in ended.items() if state in FAILED]
@@ -43,19 +45,30 @@ def orchestrator(
 
 
 def dispatch_groups(selection: Selection, dispatch: Literal["here", "deployments"]) -> dict[str, str]:
-    """Run or submit each group of the selection; returns what became of each source."""
+    """Run or submit each group of the selection; returns what became of each source, `<source> live` included."""
     with flows.setup.database_connections():
         found = groups(selection)
+        live = groups(replace(selection, extractor_type="realtime"))
     ended = {}
-    for (_, source), _count in found.items():
+    for _, source in found:
         if dispatch == "deployments":
-            parameters = _parameters(source, selection)
-            run = run_deployment(f"historical/{source}", parameters=parameters, timeout=0)
-            ended[source] = f"submitted as {run.name}"  # type: ignore[union-attr]  # a sync call returns the run
+            ended[source] = _submit(f"historical/{source}", _parameters(source, selection))
         else:
             state = historical(**_parameters(source, selection), return_state=True)
             ended[source] = str(state.type.value).lower()
+    for _, source in live:
+        ended[f"{source} live"] = (
+            # where one runs already, this one is cancelled before it begins
+            _submit(f"realtime/{source}", {"source": source}, as_subflow=False)
+            if dispatch == "deployments"
+            else "skipped: it runs for weeks, by its deployment or by manage.py stream"
+        )
     return ended
+
+
+def _submit(deployment: str, parameters: dict[str, Any], *, as_subflow: bool = True) -> str:
+    run = run_deployment(deployment, parameters=parameters, timeout=0, as_subflow=as_subflow)
+    return f"submitted as {run.name}"  # type: ignore[union-attr]  # a sync call returns the run
 
 
 def run_as_flows(selection: Selection) -> dict[str, str]:

@@ -1,15 +1,32 @@
-"""Progress on a terminal: one bar for each source."""
+"""Progress on a terminal: one bar for each source that is fetched, a table of what is live."""
 
+import logging
+import sys
+import time
+from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
+from typing import Final
 from typing import Self
 
 from rich.console import Console
+from rich.console import Group
+from rich.live import Live
 from rich.progress import BarColumn
 from rich.progress import Progress
 from rich.progress import SpinnerColumn
 from rich.progress import TaskID
 from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from flows.snapshot import Snapshot
+
+_COLUMNS: Final = ("key", "rows", "rows a second", "newest", "seconds ago", "received after", "jumps", "to")
+_NUMBERS: Final = ("rows", "rows a second", "seconds ago", "received after", "jumps")
+#: rows that are shown however small the terminal is
+_FEWEST: Final = 5
 
 
 class ProgressBars:
@@ -47,3 +64,62 @@ class ProgressBars:
             self._progress.update(task, rows=self._counts[source, what])
         else:
             self._progress.update(task, pages=self._counts[source, what])
+
+
+class LiveTable:
+    """Shows what streams bring: a table that is drawn anew on a terminal, elsewhere a line for each source at times."""
+
+    def __init__(self, console: Console, line_seconds: float = 10.0) -> None:
+        self._console = console
+        self._line_seconds = line_seconds
+        self._lined = -line_seconds
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._logged_to: list[tuple[logging.StreamHandler[Any], Any]] = []
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+            # it has put something in the place of sys.stderr that writes above the table
+            self._logged_to = [(one, before) for one in _handlers() if (before := one.setStream(sys.stderr))]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+            for handler, stream in self._logged_to:
+                handler.setStream(stream)
+
+    def show(self, snapshots: Sequence[Snapshot], *, now: bool = False) -> None:
+        """Show them; lines only where it is time for them, or `now`."""
+        if self._live is not None:
+            self._live.update(self._table(snapshots), refresh=True)
+        elif now or time.monotonic() - self._lined >= self._line_seconds:
+            self._lined = time.monotonic()
+            for one in snapshots:
+                self._console.print(Text(f"{one.at:%H:%M:%S} {one.source}: {one.line()}"), soft_wrap=True)
+
+    def _table(self, snapshots: Sequence[Snapshot]) -> Group:
+        table = Table(show_edge=False, pad_edge=False)
+        for name in _COLUMNS:
+            table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
+        # heads and their lines are above the rows, and the prompt will be below
+        room = max(self._console.size.height - 4 - 2 * len(snapshots), _FEWEST)
+        rows = [row for one in snapshots for row in one.table()]
+        for row in rows[:room]:
+            # Text: a symbol such as [red] is not markup
+            table.add_row(*(Text(_cell(row[name])) for name in _COLUMNS))
+        heads = [Text(f"{one.source}: {one.line()}") for one in snapshots]
+        more = [Text(f"… {len(rows) - room:,} more")] if len(rows) > room else []
+        return Group(*heads, table, *more)
+
+
+def _handlers() -> list[logging.StreamHandler[Any]]:
+    return [one for one in logging.getLogger().handlers if type(one) is logging.StreamHandler]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int | float) else str(value)

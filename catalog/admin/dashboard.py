@@ -19,6 +19,7 @@ from catalog.models import DataSource
 from catalog.models import Delivery
 from catalog.models import Run
 from catalog.models import TimeSeries
+from flows.alive import alive
 
 _RUNS: Final = 10
 _SOURCES: Final = 15
@@ -32,6 +33,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if user.has_perm("catalog.view_timeseries"):
         cards.append(_series_card())
         context["groups"] = _groups()
+        context["live"] = _live()
     if user.has_perm("catalog.view_run"):
         cards += _run_cards()
         context["runs"] = _last_runs()
@@ -100,6 +102,31 @@ def _groups() -> dict[str, Any]:
     return {"headers": ["Source", "Type", "Active", "Series"], "rows": rows}
 
 
+def _live() -> dict[str, Any] | None:
+    """Return the sources that should be streamed, and whether they are; None where there are none."""
+    now = timezone.now()
+    rows = [
+        [
+            linked("timeseries", one.source, source__id__exact=one.id, extractor_type__exact="realtime"),
+            _state("streaming" if one.streaming else "not running"),
+            date_format(one.heard, "DATETIME_FORMAT") if one.heard else "never",
+            _ago((now - one.heard).total_seconds()) if one.heard else "–",
+            f"{one.series:,}",
+            linked("gap", f"{one.gaps:,}", instrument__source__id__exact=one.id),
+        ]
+        for one in alive()
+    ]
+    headers = ["Source", "State", "Heard until", "Behind", "Series", "Known gaps"]
+    return {"headers": headers, "rows": rows} if rows else None
+
+
+def _ago(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"
+
+
 def _state(status: str) -> SafeString:
-    colour = {"failed": "text-red-700 dark:text-red-400", "completed": "text-green-700 dark:text-green-400"}
+    red, green = "text-red-700 dark:text-red-400", "text-green-700 dark:text-green-400"
+    colour = {"failed": red, "not running": red, "completed": green, "streaming": green}
     return format_html('<span class="{}">{}</span>', colour.get(status, ""), status)

@@ -24,6 +24,7 @@ from catalog.forms import choices
 from catalog.models import Coverage
 from catalog.models import Delivery
 from catalog.models import Fetch
+from catalog.models import Gap
 from catalog.models import Indicator
 from catalog.models import Quarantined
 from catalog.models import Run
@@ -43,14 +44,23 @@ class WindowMixin:
     """Columns of what was asked: open ends are said, not shown as the first and last instant there is."""
 
     @admin.display(description="start", ordering="start")
-    def since(self, row: Fetch | Coverage) -> str:
+    def since(self, row: Fetch | Coverage | Gap) -> str:
         """Return the start, inclusive."""
         return "since ever" if row.start <= EARLIEST else date_format(row.start, "DATETIME_FORMAT")
 
     @admin.display(description="end", ordering="end")
-    def until(self, row: Fetch | Coverage) -> str:
+    def until(self, row: Fetch | Coverage | Gap) -> str:
         """Return the end, exclusive."""
         return "for ever" if row.end >= LATEST else date_format(row.end, "DATETIME_FORMAT")
+
+
+class FetchMixin(WindowMixin):
+    """Columns of a fetch."""
+
+    @admin.display(description="brought by", ordering="live")
+    def heard(self, row: Fetch) -> str:
+        """Return how it came."""
+        return "connection" if row.live else "request"
 
 
 class AccountMixin:
@@ -72,11 +82,13 @@ class AccountMixin:
         return bool(row.parsed == sum(getattr(row, name) for name in ACCOUNT))
 
 
-class FetchInline(WindowMixin, ReadOnlyInline):
+class FetchInline(FetchMixin, ReadOnlyInline):
     """Fetches of a run."""
 
     model = Fetch
-    fields = ("id", "source", "schema", "since", "until", "fetched_at", "complete", "pages", "bytes", "error")
+    fields = (
+        "id", "source", "schema", "since", "until", "fetched_at", "heard", "complete", "pages", "bytes", "error",
+    )  # fmt: skip
     ordering = ("id",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Fetch]:
@@ -180,16 +192,18 @@ class CoverageInline(WindowMixin, ReadOnlyInline):
 
 
 @admin.register(Fetch)
-class FetchAdmin(WindowMixin, ReadOnlyAdmin):
+class FetchAdmin(FetchMixin, ReadOnlyAdmin):
     """What was asked."""
 
     list_display = (
-        "id", "source", "schema", "since", "until", "fetched_at", "complete", "pages", "bytes", "unparsable", "run",
+        "id", "source", "schema", "since", "until", "fetched_at", "heard", "complete", "pages", "bytes", "unparsable",
+        "run",
     )  # fmt: skip
     list_select_related = ("source", "run")
     list_filter = (
         ("source", AutocompleteSelectFilter),
         by_registry("schema", "schema", choices.schemas),
+        "live",
         "complete",
         ("run", AutocompleteSelectFilter),
         by_age("fetched_at", "fetched within"),
@@ -200,7 +214,8 @@ class FetchAdmin(WindowMixin, ReadOnlyAdmin):
     fields = (
         ("source", "schema", "run"),
         ("since", "until", "fetched_at"),
-        ("complete", "pages", "bytes"),
+        ("heard", "complete"),
+        ("pages", "bytes"),
         ("requests", "cost"),
         ("unparsable", "rejected", "landed"),
         "identity",
@@ -287,6 +302,28 @@ class QuarantinedAdmin(ReadOnlyAdmin):
         except ValueError:
             text = row.raw
         return format_html('<pre class="raw-text">{}</pre>', text)
+
+
+@admin.register(Gap)
+class GapAdmin(WindowMixin, ReadOnlyAdmin):
+    """What was not heard live and cannot be had: it is not asked for again."""
+
+    list_display = ("id", "instrument", "schema", "since", "until", "lasted", "reason", "noted_at")
+    list_display_links = ("id", "instrument")
+    list_select_related = ("instrument__source", "instrument__asset")
+    list_filter = (
+        ("instrument__source", AutocompleteSelectFilter),
+        by_registry("schema", "schema", choices.schemas),
+        by_age("start", "begun within"),
+    )
+    search_fields = ("instrument__asset__symbol", "reason")
+    ordering = ("-id",)
+    fields = ("instrument", "schema", ("since", "until", "lasted"), "reason", "noted_at")
+
+    @admin.display(description="lasted")
+    def lasted(self, row: Gap) -> str:
+        """Return how long it is."""
+        return str(row.end - row.start)
 
 
 @admin.register(Indicator)

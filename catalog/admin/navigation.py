@@ -23,6 +23,7 @@ _AREAS: Final = {
         ("catalog", "fetch", "Fetches", "download"),
         ("catalog", "delivery", "Deliveries", "inventory_2"),
         ("catalog", "quarantined", "Quarantine", "block"),
+        ("catalog", "gap", "Known gaps", "signal_disconnected"),
     ),
     "People": (
         ("admin", "logentry", "Changes", "history"),

@@ -6,6 +6,7 @@ Vendors are asked in this process, within a bounded time; a run is started in an
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import ClassVar
@@ -24,6 +25,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern
 from django.urls import path
 from django.urls import reverse
+from django.utils import timezone
 
 from catalog.admin.history import CHANGE
 from catalog.admin.history import log
@@ -34,6 +36,7 @@ from catalog.forms.choices import install_advice
 from catalog.models import DataSource
 from catalog.models import Run
 from catalog.models import TimeSeries
+from catalog.models.series import EXTRACTOR_TYPES
 from flows import registry
 
 if TYPE_CHECKING:
@@ -168,7 +171,7 @@ class ShowFirstRows(Operation):
             with _Faults(faults):
                 jobs = rehearse(series)
                 if jobs:
-                    found = first_rows(jobs[0], make_extractor(source))
+                    found = first_rows(jobs[0], make_extractor(source, "historical"))
                 else:
                     faults.append(f"series {series.series_id!r} asks for nothing: it has no assets, or an empty window")
         log(request, [(row, CHANGE, "Fetched first rows, nothing stored.")])
@@ -194,31 +197,14 @@ class ShowPlan(Operation):
     permission = "view_{model}"
 
     def answer(self, request: HttpRequest, row: DataSource | TimeSeries) -> HttpResponse:
-        from flows.ledger import CatalogLedger
-        from flows.preview import asked
-
-        source = source_of(row)
         faults: list[str] = []
         jobs: list[dict[str, Any]] = []
-        # of a run that is never saved: this ledger only answers
-        ledger = CatalogLedger(Run())
         with _Faults(faults):
-            extractor = make_extractor(source)
             for job in rehearse(row):
-                requests = asked(job, extractor, ledger.missing, _REQUESTS_SHOWN + 1)
-                missing = [part for one in requests for part in one.missing]
-                jobs.append(
-                    {
-                        "job": job,
-                        "instruments": [str(item.name) for item in job.instruments[:_INSTRUMENTS_SHOWN]],
-                        "more_instruments": max(0, len(job.instruments) - _INSTRUMENTS_SHOWN),
-                        "requests": requests[:_REQUESTS_SHOWN],
-                        "more_requests": len(requests) > _REQUESTS_SHOWN,
-                        "waiting": ledger.waiting(job),
-                        "quote": _quote(missing, extractor),
-                        "quote_is_part": len(requests) > _REQUESTS_SHOWN,
-                    }
-                )
+                shown = _planned_live(job) if job.extractor_type == "realtime" else _planned(job, source_of(row))
+                names = [str(item.name) for item in job.instruments[:_INSTRUMENTS_SHOWN]]
+                more = max(0, len(job.instruments) - _INSTRUMENTS_SHOWN)
+                jobs.append({"job": job, "instruments": names, "more_instruments": more, **shown})
         inactive = [
             f"{what} {name!r} is not active: a run would skip it. This is what it would ask if it were."
             for what, name, active in _activity(row)
@@ -304,16 +290,27 @@ class RunNow(Operation):
 def start(request: HttpRequest, series: Sequence[str] = (), sources: Sequence[str] = ()) -> list[str]:
     """Start a run of active series in the background and tell the user; returns why it was not started."""
     from catalog.admin.running import launch
+    from catalog.admin.running import launch_live
     from flows.plan import Selection
     from flows.plan import groups
 
-    faults: list[str] = []
-    with _Faults(faults):
-        selection = Selection(tuple(series), tuple(sources))
-        found = [source for _, source in groups(selection)]
-        if not found:
-            return ["nothing here is active and historical"]
-        messages.success(request, launch(selection, found))
+    selection = Selection(tuple(series), tuple(sources))
+    past = [source for _, source in groups(selection)]
+    live = [source for _, source in groups(replace(selection, extractor_type="realtime"))]
+    faults: list[str] = [] if past or live else ["nothing here is active"]
+    if past:
+        with _Faults(faults):
+            messages.success(request, launch(selection, past))
+    if live:
+        not_live: list[str] = []
+        with _Faults(not_live):
+            messages.success(request, launch_live(live))
+        if past:
+            # what is historical has its own answer
+            for fault in not_live:
+                messages.warning(request, f"Not streamed: {fault}")
+        else:
+            faults += not_live
     return faults
 
 
@@ -327,12 +324,49 @@ def rehearse(row: DataSource | TimeSeries) -> "list[Job]":
         DataSource.objects.filter(pk=source.pk).update(active=True)
         if isinstance(row, TimeSeries):
             TimeSeries.objects.filter(pk=row.pk).update(active=True)
-            selection: Selection = Selection(series=(row.series_id,), extractor_type=row.extractor_type)
+            selections = [Selection(series=(row.series_id,), extractor_type=row.extractor_type)]
         else:
-            selection = Selection(sources=(row.name,))
-        jobs = plan(selection)
+            selections = [Selection(sources=(row.name,), extractor_type=one) for one in EXTRACTOR_TYPES]
+        jobs = [job for selection in selections for job in plan(selection)]
         transaction.set_rollback(True)
     return jobs
+
+
+def _planned(job: "Job", source: DataSource) -> dict[str, Any]:
+    """Return what a run would ask for a job."""
+    from flows.ledger import CatalogLedger
+    from flows.preview import asked
+
+    # of a run that is never saved: this ledger only answers
+    ledger = CatalogLedger(Run())
+    extractor = make_extractor(source, "historical")
+    requests = asked(job, extractor, ledger.missing, _REQUESTS_SHOWN + 1)
+    return {
+        "requests": requests[:_REQUESTS_SHOWN],
+        "more_requests": len(requests) > _REQUESTS_SHOWN,
+        "waiting": ledger.waiting(job),
+        "quote": _quote([part for one in requests for part in one.missing], extractor),
+        "quote_is_part": len(requests) > _REQUESTS_SHOWN,
+    }
+
+
+def _planned_live(job: "Job") -> dict[str, Any]:
+    """Return what a stream would subscribe for a job, and what becomes of what it does not hear."""
+    from flows import workshops
+    from flows.ledger import CatalogLedger
+
+    extractor = registry.extractor(job.source.vendor, "realtime")(job.source, workshops.context())
+    now = timezone.now()
+    current = [one for one in job.instruments if now < one.end]
+    channels = [channel.symbol for channel in extractor.channels(job.schema, current, now)]
+    past = registry.historical().get(job.source.vendor)
+    return {
+        "live": True,
+        "channels": channels[:_REQUESTS_SHOWN],
+        "more_channels": max(0, len(channels) - _REQUESTS_SHOWN),
+        "filled": bool(past and (not past.schemas or job.schema in past.schemas)),
+        "waiting": CatalogLedger(Run()).waiting(job),
+    }
 
 
 def _quote(missing: Sequence[Any], extractor: Any) -> str:
@@ -352,13 +386,13 @@ def _quote(missing: Sequence[Any], extractor: Any) -> str:
     return f"{least}{found.requests:,} call{'s'[: found.requests != 1]}{size}{price}"
 
 
-def make_extractor(source: DataSource) -> Any:
-    """Return the vendor's extractor for a source, with its options read."""
+def make_extractor(source: DataSource, extractor_type: str = "") -> Any:
+    """Return the vendor's extractor for a source, with its options read: that of a type, or whichever there is."""
     from flows import workshops
     from flows.job import SourceFacts
 
     facts = SourceFacts(source.pk, source.name, source.vendor, source.options, source.secrets_prefix)
-    return registry.extractor(source.vendor)(facts, workshops.context())
+    return registry.extractor(source.vendor, extractor_type)(facts, workshops.context())
 
 
 def source_of(row: DataSource | TimeSeries) -> DataSource:
@@ -383,7 +417,8 @@ def _credentials(source: DataSource) -> list[tuple[str, bool]]:
     """Return the environment variables a source reads its secrets from, and whether each is set."""
     if source.vendor not in registry.extractors():
         return []
-    names = [f"{source.secrets_prefix}_{ending}" for ending in registry.extractor(source.vendor).credentials]
+    endings = registry.extractor(source.vendor).secret_endings(source.options)
+    names = [f"{source.secrets_prefix}_{ending}" for ending in endings]
     return [(name, bool(os.environ.get(name))) for name in names]
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
@@ -40,16 +41,30 @@ def launch(selection: "Selection", sources: Sequence[str]) -> SafeString:
     Raises TransientError or ConfigError when Prefect does not take it.
     """
     if api := os.environ.get("PREFECT_API_URL", ""):
-        return _submit(api.rstrip("/"), selection, sources)
+        parameters = {source: {"source": source, "series": list(selection.series) or None} for source in sources}
+        return _submit(api.rstrip("/"), "historical", parameters)
     return _spawn(selection)
 
 
-def _submit(api: str, selection: "Selection", sources: Sequence[str]) -> SafeString:
-    """Make a flow run of each source's deployment."""
+def launch_live(sources: Sequence[str]) -> SafeString:
+    """Have sources streamed that are not; returns what the user is told.
+
+    Raises TransientError or ConfigError when Prefect does not take it, or there is none.
+    """
+    if api := os.environ.get("PREFECT_API_URL", ""):
+        told = _submit(api.rstrip("/"), "realtime", {source: {"source": source} for source in sources})
+        return format_html("{} Where a stream runs already the new run is cancelled.", told)
+    raise ConfigError(
+        "realtime series run until they are told to end: by manage.py stream, or at Prefect, of which PREFECT_API_URL"
+        " says nothing"
+    )
+
+
+def _submit(api: str, flow: str, asked: Mapping[str, Mapping[str, Any]]) -> SafeString:
+    """Make a flow run of each source's deployment, with its parameters."""
     runs = []
-    for source in sources:
-        deployment = _ask(f"{api}/deployments/name/historical/{quote(source, safe='')}")
-        parameters = {"source": source, "series": list(selection.series) or None}
+    for source, parameters in asked.items():
+        deployment = _ask(f"{api}/deployments/name/{flow}/{quote(source, safe='')}")
         run = _ask(f"{api}/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
         interface = os.environ.get("PREFECT_UI_URL", api.removesuffix("/api")).rstrip("/")
         runs.append((f"{interface}/runs/flow-run/{run['id']}", run["name"]))

@@ -124,7 +124,9 @@ class TimeSeriesAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
 
     @admin.display(description="schedule", ordering="schedule")
     def when(self, row: TimeSeries) -> str:
-        """Return the cron expression with its zone."""
+        """Return the cron expression with its zone; realtime series have none."""
+        if row.extractor_type == "realtime":
+            return "live"
         return f"{row.schedule} {row.timezone}" if row.schedule else ""
 
     def declared(self) -> dict[str, type[Options]]:

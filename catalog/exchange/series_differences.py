@@ -29,6 +29,7 @@ from catalog.models import Route
 from catalog.models import TimeSeries
 from catalog.models.fields import Faults
 from catalog.models.series import check_series
+from catalog.models.series import check_vendor
 from catalog.schemas import SCHEMAS
 from flows import registry
 
@@ -131,6 +132,10 @@ class SeriesComparison:
                 self._sound_options.add(options)
             except ConfigError as error:
                 self._note(entry, "options", *error.faults)
+        faults = Faults()
+        check_vendor(row, source.vendor, faults)
+        for name, messages in faults.by_field.items():
+            self._note(entry, name, *messages)
 
     def _rule_faults(self, row: TimeSeries) -> Mapping[str, Sequence[str]]:
         # an end is only ever compared with a start

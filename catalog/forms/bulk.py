@@ -31,6 +31,7 @@ class SetSchedule(forms.Form):
 
     def __init__(self, *args: Any, rows: QuerySet[TimeSeries], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.rows = rows
         self.fields["timezone"].choices = choices.timezones()  # type: ignore[attr-defined]  # a ChoiceField
 
     def clean_schedule(self) -> str:
@@ -40,6 +41,8 @@ class SetSchedule(forms.Form):
                 CronSim(schedule, clock.now())
             except CronSimError as error:
                 raise forms.ValidationError(f"{schedule!r}: {error}; accepted: e.g. 0 22 * * 1-5") from error
+            if live := self.rows.filter(extractor_type="realtime").count():
+                raise forms.ValidationError(f"{live:,} of the series are realtime: they stream all the time.")
         return schedule
 
 

@@ -145,7 +145,7 @@ def check_credentials() -> Iterator[Finding]:
             continue
         if extractor.requires and find_spec(extractor.requires) is None:
             yield Finding(subject, f"no package {extractor.requires}", FAILED, f"vendor {source.vendor} needs it")
-        names = [f"{source.secrets_prefix}_{ending}" for ending in extractor.credentials]
+        names = [f"{source.secrets_prefix}_{ending}" for ending in extractor.secret_endings(source.options)]
         missing = [name for name in names if not os.environ.get(name)]
         for name in names:
             if name in missing:

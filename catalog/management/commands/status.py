@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -16,18 +17,30 @@ from catalog.models import DataSource
 from catalog.models import Delivery
 from catalog.models import Run
 from catalog.models import TimeSeries
+from flows.alive import Alive
+from flows.alive import alive
+
+#: columns of sources with realtime series
+_LIVE: Final = ("live", "heard_until", "known_gaps")
 
 
 class Command(BaseCommand):
-    help = "Show for each source: the last run, rows rejected and pending, series whose schedule passed without a run."
+    help = (
+        "Show for each source: the last run, rows rejected and pending, series whose schedule passed without a run,"
+        " whether it is streamed and until when it was heard."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_format(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         now = timezone.now()
-        rows = [self._row(source, now) for source in DataSource.objects.filter(active=True).order_by("name")]
-        columns = ("source", "last_run", "status", "rejected", "pending", "failed", "late", "error")
+        live = {one.source: one for one in alive()}
+        rows = [
+            self._row(source, now) | self._live(live.get(source.name))
+            for source in DataSource.objects.filter(active=True).order_by("name")
+        ]
+        columns = ("source", "last_run", "status", "rejected", "pending", "failed", "late", *_LIVE, "error")
         show(self.stdout, rows, columns, options["format"])
 
     def _row(self, source: DataSource, now: datetime) -> dict[str, Any]:
@@ -45,6 +58,12 @@ class Command(BaseCommand):
             "late": self._late(source, started, now),
             "error": run.error.splitlines()[0] if run and run.error else "",
         }
+
+    def _live(self, found: Alive | None) -> dict[str, Any]:
+        if found is None:
+            return dict.fromkeys(_LIVE)
+        heard = found.heard.replace(microsecond=0) if found.heard else None
+        return dict(zip(_LIVE, ("streaming" if found.streaming else "not running", heard, found.gaps), strict=True))
 
     def _late(self, source: DataSource, started: datetime | None, now: datetime) -> int:
         """Count the series whose schedule came due after the last run began."""

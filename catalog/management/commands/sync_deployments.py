@@ -17,6 +17,6 @@ class Command(BaseCommand):
 
         synced = sync(options["work_pool"])
         for name in synced.applied:
-            self.stdout.write(f"historical/{name}")
+            self.stdout.write(name)
         for name in synced.removed:
-            self.stdout.write(f"historical/{name} removed: no active series")
+            self.stdout.write(f"{name} removed: no active series")
