@@ -19,6 +19,9 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connections
 from pytest_django import Settings
 
+from tests.redis_server import Server
+from tests.redis_server import running_redis
+
 TIMESCALE = "DATAFLOW_TEST_TIMESCALE_URL"
 REDIS = "DATAFLOW_TEST_REDIS_URL"
 REPOSITORY = Path(__file__).parent.parent
@@ -60,6 +63,13 @@ def redis_url() -> str:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+@pytest.fixture
+def server(redis_url: str) -> Iterator[Server]:
+    """A Redis of this test alone, which it may stop and start."""
+    with running_redis() as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@ import json
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from django.core.management import call_command
@@ -11,14 +10,15 @@ from pytest_django import Settings
 
 from catalog.management.commands import doctor
 from catalog.models import DataSource
+from flows.extractors.base import BaseExtractor
 
 SECRET = "d0-n0t-sh0w-th1s"
 
 
-class Paid:
-    name: ClassVar[str] = "paid"
-    requires: ClassVar[str] = ""
-    credentials: ClassVar[tuple[str, ...]] = ("API_KEY",)
+class Paid(BaseExtractor):
+    name = "paid"
+    label = "Paid"
+    credentials = ("API_KEY",)
 
 
 class NeedsSdk(Paid):

@@ -90,7 +90,7 @@ def test_one_run_asks_every_vendor(
     file.write_text(yaml.safe_dump(with_bloomberg(catalog_of(running))))
     call_command("import_catalog", str(file), stdout=StringIO())
     vendors = set(TimeSeries.objects.values_list("source__vendor", flat=True))
-    assert vendors == set(registry.extractors()) - {"files"}
+    assert vendors == set(registry.historical()) - {"files"}
     quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     with prefect_test_harness(server_startup_timeout=120), temporary_settings(quick), installed(terminal()):
         ended = orchestrator()

@@ -108,6 +108,7 @@ def as_jsonl(text: str) -> bytes:
 
 def as_parquet(text: str) -> bytes:
     import pyarrow.csv
+    import pyarrow.parquet
 
     content = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.csv.read_csv(io.BytesIO(text.encode())), content)

@@ -178,6 +178,21 @@ class SessionOptions:
             raise InvalidArgumentException("connect timeout is not in 1 … 120000 ms")
         self.values["timeout"] = timeoutMilliSeconds
 
+    def setRecordSubscriptionDataReceiveTimes(self, shouldRecord: bool) -> None:  # noqa: N802, N803
+        self.values["receive times"] = shouldRecord
+
+    def setMaxEventQueueSize(self, eventQueueSize: int) -> None:  # noqa: N802, N803
+        self.values["queue"] = eventQueueSize
+
+    def setKeepAliveEnabled(self, isEnabled: bool) -> None:  # noqa: N802, N803
+        self.values["keep alive"] = isEnabled
+
+    def setDefaultKeepAliveInactivityTime(self, inactivityMsecs: int) -> None:  # noqa: N802, N803
+        self.values["ping after"] = inactivityMsecs
+
+    def setDefaultKeepAliveResponseTimeout(self, timeoutMsecs: int) -> None:  # noqa: N802, N803
+        self.values["pong within"] = timeoutMsecs
+
 
 class TlsOptions:
     """Files of a client's credentials, their password, and files of those who are trusted."""
@@ -355,10 +370,17 @@ def module(desk: Desk) -> ModuleType:
 @contextmanager
 def installed(desk: Desk) -> Iterator[Desk]:
     """Put the stand-in where `import blpapi` finds it."""
-    before = sys.modules.get("blpapi")
-    sys.modules["blpapi"] = module(desk)
-    try:
+    with found(module(desk)):
         yield desk
+
+
+@contextmanager
+def found(made: ModuleType) -> Iterator[None]:
+    """Put a module where `import blpapi` finds it."""
+    before = sys.modules.get("blpapi")
+    sys.modules["blpapi"] = made
+    try:
+        yield
     finally:
         if before is None:
             del sys.modules["blpapi"]

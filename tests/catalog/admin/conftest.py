@@ -56,9 +56,12 @@ def acme(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The vendor `acme`, found by scanning like any other."""
     folders = [*flows.extractors.__path__, str(Path(__file__).parent / "vendors")]
     monkeypatch.setattr(flows.extractors, "__path__", folders)
-    registry.extractors.cache_clear()
+    kept = (registry.historical, registry.realtime, registry.extractors)
+    for found in kept:
+        found.cache_clear()
     yield
-    registry.extractors.cache_clear()
+    for found in kept:
+        found.cache_clear()
 
 
 @pytest.fixture

@@ -191,10 +191,11 @@ class Prefect(BaseHTTPRequestHandler):
     """The two calls of Prefect's API that submit a run of a deployment."""
 
     asked: list[tuple[str, object]] = []
+    deployments: dict[str, str] = {}
 
     def do_GET(self) -> None:
-        if self.path == "/api/deployments/name/historical/eod":
-            self._answer(200, {"id": "d-1"})
+        if found := self.deployments.get(self.path):
+            self._answer(200, {"id": found})
         else:
             self._answer(404, {"detail": "not found"})
 
@@ -218,6 +219,7 @@ class Prefect(BaseHTTPRequestHandler):
 @pytest.fixture
 def prefect(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Prefect]]:
     Prefect.asked = []
+    Prefect.deployments = {"/api/deployments/name/historical/eod": "d-1"}
     with ThreadingHTTPServer(("127.0.0.1", 0), Prefect) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -11,6 +11,7 @@ from django.test import Client
 from catalog.models import Coverage
 from catalog.models import Delivery
 from catalog.models import Fetch
+from catalog.models import Gap
 from catalog.models import Indicator
 from catalog.models import Instrument
 from catalog.models import InstrumentSymbol
@@ -21,7 +22,7 @@ from tests.catalog.admin.pages import text
 from tests.catalog.admin.pages import url
 
 CATALOG = ("datasource", "asset", "instrument", "timeseries", "outputdestination", "route")
-LEDGER = ("run", "fetch", "delivery", "quarantined", "indicator")
+LEDGER = ("run", "fetch", "delivery", "quarantined", "gap", "indicator")
 
 
 @pytest.fixture
@@ -47,9 +48,10 @@ def rows(shop: SimpleNamespace) -> dict[str, Model]:
     quarantined = Quarantined.objects.create(
         fetch=fetch, part=0, row=1, rule="high >= low", reason=hostile, raw='{"high": "<script>alert(1)</script>"}'
     )
+    gap = Gap.objects.create(instrument=instrument, schema="trades", start=fetch.start, end=fetch.end, reason=hostile)
     indicator = Indicator.objects.create(chain="sma(window=20)", input_schema="ohlcv-1d")
     found = [shop.source, asset, instrument, shop.series, shop.database, shop.route]
-    found += [run, fetch, delivery, quarantined, indicator]
+    found += [run, fetch, delivery, quarantined, gap, indicator]
     return {row._meta.model_name: row for row in found}
 
 

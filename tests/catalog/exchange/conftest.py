@@ -43,7 +43,8 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     """The vendors are `paper` and `notes`, which needs a path; the kinds are `database` and `bin`."""
     extractors = types.MappingProxyType({"paper": PaperExtractor, "notes": NotesExtractor})
     sinks = types.MappingProxyType({"database": registry.sink("database"), "bin": BinSink})
-    monkeypatch.setattr(registry, "extractors", lambda: extractors)
+    for halves in ("extractors", "historical", "realtime"):
+        monkeypatch.setattr(registry, halves, lambda: extractors)
     monkeypatch.setattr(registry, "sinks", lambda: sinks)
 
 

@@ -61,9 +61,9 @@ series:
     extractor_type: realtime
     schema: ohlcv-1d
     transforms: sma(window=20); rsi(window=14) | store
-    schedule: "0 22 * * 1-5"
     timezone: America/New_York
     start: 2020-01-01T00:00:00Z
+    end: 2030-01-01T00:00:00Z
     active: false
     assets:
       - equity:META
@@ -338,7 +338,7 @@ def test_every_fault_is_in_one_report_in_the_order_of_lines() -> None:
         (27, "asset_class"),
         (34, "kind"),
         (41, "transforms"),
-        (43, "timezone"),
+        (42, "timezone"),
         (48, "assets"),
     ]
     with pytest.raises(ConfigError) as caught:

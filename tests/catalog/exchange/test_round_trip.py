@@ -72,7 +72,7 @@ SERIES = st.fixed_dictionaries(
         "end": st.none() | MOMENTS.filter(lambda moment: moment.year >= 5000),
         "active": st.booleans(),
     }
-)
+).map(lambda row: row | {"schedule": ""} if row["extractor_type"] == "realtime" else row)
 ROUTES = st.fixed_dictionaries(
     {
         "condition": st.sampled_from(["", "ts_event >= '2024-01-02T00:00Z'", "source == 'x'"]),

@@ -173,26 +173,34 @@ def test_what_a_free_plan_cannot_have_costs_one_call_and_the_rest_comes(
     (error,) = outcome.errors
     assert "10012" in error
     stored = bench.stored("market_cap", "bitcoin")
-    assert today - 365 * DAY < stored[0]["ts_event"] < today - 364 * DAY
+    now = datetime.now(UTC)
+    assert now - 365 * DAY < stored[0]["ts_event"] < now - 364 * DAY
     assert matches(stored, list(stand_in.points("bitcoin", 3600, stored[0]["ts_event"], today - DAY)))
     assert len(stand_in.log) <= 7
 
 
 @pytest.mark.parametrize("plan", ["public", "demo"])
 @pytest.mark.parametrize(
-    ("granularity", "back", "until"), [("hourly", 364, 363), ("daily", 360, 350), ("daily", 200, 190)]
+    ("granularity", "back", "until"),
+    [
+        ("hourly", timedelta(days=364, hours=20), timedelta(days=363, hours=20)),
+        ("daily", 360 * DAY, 350 * DAY),
+        ("daily", 200 * DAY, 190 * DAY),
+    ],
 )
 def test_a_window_near_the_limit_is_ended_later_not_begun_earlier(
-    stand_in: CoinGeckoStandIn, tmp_path: Path, granularity: str, back: int, until: int, plan: str
+    stand_in: CoinGeckoStandIn, tmp_path: Path, granularity: str, back: timedelta, until: timedelta, plan: str
 ) -> None:
-    today = floor(datetime.now(UTC), DAY)
-    start, end = today - back * DAY, today - until * DAY
+    # of the step, not of the day: how far back may be asked moves with the hour
+    step = {"hourly": HOUR, "daily": DAY}[granularity]
+    now = floor(datetime.now(UTC), step)
+    start, end = now - back, now - until
     bench = Bench(stand_in, tmp_path, {"plan": plan, "granularity": granularity}, {} if plan == "public" else None)
     assert run(bench, "market_cap", start, end).errors == []
-    seconds = {"hourly": 3600, "daily": 86_400}[granularity]
-    assert matches(bench.stored("market_cap", "bitcoin"), list(stand_in.points("bitcoin", seconds, start, end)))
+    points = stand_in.points("bitcoin", step // timedelta(seconds=1), start, end)
+    assert matches(bench.stored("market_cap", "bitcoin"), list(points))
     (asked,) = stand_in.log
-    assert int(asked.params["from"]) == (start if back > 300 else end - 91 * DAY).timestamp()
+    assert int(asked.params["from"]) == (start if back > 300 * DAY else end - 91 * DAY).timestamp()
     assert int(asked.params["to"]) < datetime.now(UTC).timestamp()
 
 

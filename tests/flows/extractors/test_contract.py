@@ -68,7 +68,11 @@ def fetched(extractor: BaseHistoricalExtractor, job: Job) -> PermanentError | No
 @pytest.mark.parametrize("name", sorted(registry.extractors()))
 def test_declares_itself(name: str) -> None:
     vendor = registry.extractor(name)
-    assert issubclass(vendor, BaseHistoricalExtractor)
+    halves = [half[name] for half in (registry.historical(), registry.realtime()) if name in half]
+    assert vendor is halves[0]
+    shared = ("name", "label", "doc", "requires", "extra", "credentials", "Options", "value_options")
+    assert all(getattr(half, one) == getattr(vendor, one) for half in halves for one in shared)
+    assert all(set(half.schemas) <= set(SCHEMAS) for half in halves)
     assert vendor.name == name
     assert vendor.label
     assert vendor.doc

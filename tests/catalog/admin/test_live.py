@@ -1,0 +1,204 @@
+"""Realtime series in the admin: what they may be, what their buttons show, who is streamed, what was not heard."""
+
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.test import Client
+from django.utils import timezone
+
+from catalog.models import Coverage
+from catalog.models import DataSource
+from catalog.models import Fetch
+from catalog.models import Gap
+from catalog.models import Instrument
+from catalog.models import Run
+from catalog.models import TimeSeries
+from flows.claims import Claim
+from tests.catalog.admin.pages import errors
+from tests.catalog.admin.pages import save
+from tests.catalog.admin.pages import text
+from tests.catalog.admin.pages import url
+from tests.catalog.admin.test_operations import Prefect
+from tests.catalog.admin.test_operations import prefect
+from tests.catalog.admin.test_operations import told
+
+__all__ = ["prefect"]
+
+FLUX = {
+    "url": "wss://feed.example.com/v1",
+    "subscribe": {"op": "subscribe", "args": "{list}"},
+    "events": {
+        "trades": {
+            "channel": "trades@{symbol}",
+            "when": {"e": "trade"},
+            "symbol": "s",
+            "fields": {"ts_event": "t", "price": "p", "size": "q"},
+        }
+    },
+}
+
+
+@pytest.fixture
+def live(shop: SimpleNamespace) -> SimpleNamespace:
+    """A source of coins with one realtime series, beside the shop."""
+    source = DataSource.objects.create(name="coins", vendor="binance")
+    series = TimeSeries.objects.create(series_id="ticks", source=source, schema="trades", extractor_type="realtime")
+    series.assets.set(shop.assets[:1])
+    instrument = Instrument.objects.create(source=source, asset=shop.assets[0])
+    return SimpleNamespace(source=source, series=series, instrument=instrument)
+
+
+def heard(live: SimpleNamespace, seconds: float) -> Fetch:
+    """A connection that was heard until some seconds ago."""
+    now = timezone.now()
+    run = Run.objects.create(source=live.source, kind="realtime")
+    made = Fetch.objects.create(
+        run=run, source=live.source, schema="trades", start=now, end=now - timedelta(seconds=seconds), live=True
+    )
+    Coverage.objects.create(fetch=made, instrument=live.instrument, start=now - timedelta(hours=1), end=made.end)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("field", "changes", "fault"),
+    [
+        ("schedule", {"schedule": "0 22 * * 1-5"}, "a realtime series streams all the time; leave it empty"),
+        (
+            "schema",
+            {"schema": "tbbo"},
+            "realtime schema of vendor 'binance' 'tbbo' is unknown; have: mbp-10, ohlcv-15m",
+        ),
+        ("extractor_type", {"source": "eod"}, "vendor 'files' has no realtime data; vendors that do: "),
+    ],
+)
+def test_a_realtime_series_is_of_a_vendor_that_streams_its_schema_and_has_no_schedule(
+    field: str, changes: dict[str, str], fault: str, live: SimpleNamespace, shop: SimpleNamespace, boss: Client
+) -> None:
+    sent = {name: shop.source.pk if value == "eod" else value for name, value in changes.items()}
+    response = save(boss, url("timeseries", "change", live.series.pk), "timeseries_form", **sent)
+    assert fault in " ".join(errors(response)[field])
+    assert save(boss, url("timeseries", "change", live.series.pk), "timeseries_form").status_code == 302
+
+
+def test_a_historical_series_is_of_a_vendor_with_a_past(live: SimpleNamespace) -> None:
+    # quotes are streamed, and nobody has those of yesterday
+    live.series.schema = "quotes"
+    live.series.clean()
+    live.series.extractor_type = "historical"
+    with pytest.raises(ValidationError, match="schema of vendor 'binance' 'quotes' is unknown"):
+        live.series.clean()
+
+
+def test_no_schedule_is_set_where_one_of_the_series_is_realtime(live: SimpleNamespace, boss: Client) -> None:
+    rows = TimeSeries.objects.values_list("pk", flat=True)
+    posted = {"action": "set_schedule", "_selected_action": [*rows], "apply": "1", "timezone": "UTC"}
+    page = text(boss.post(url("timeseries"), posted | {"schedule": "0 22 * * *"}))
+    assert "1 of the series are realtime" in page
+    assert not TimeSeries.objects.exclude(schedule="").exists()
+
+
+def test_plan_shows_what_is_subscribed_and_what_becomes_of_the_rest(live: SimpleNamespace, boss: Client) -> None:
+    page = text(boss.post(url("timeseries", "plan", live.series.pk)))
+    assert "coins · trades · live" in page
+    assert "<code>AAPL</code>" in page
+    assert "is fetched from the vendor&#x27;s history" in page or "is fetched from the vendor's history" in page
+    live.series.schema = "quotes"
+    live.series.save()
+    assert "is a known gap: the vendor has no history of it" in text(
+        boss.post(url("datasource", "plan", live.source.pk))
+    )
+
+
+def test_plan_of_a_source_shows_both_its_past_and_what_is_live(live: SimpleNamespace, boss: Client) -> None:
+    bars = TimeSeries.objects.create(
+        series_id="bars", source=live.source, schema="ohlcv-1d", start="2024-01-01T00:00Z", end="2024-01-03T00:00Z"
+    )
+    bars.assets.set(live.series.assets.all())
+    response = boss.post(url("datasource", "plan", live.source.pk))
+    assert response.context["faults"] == []
+    assert [(item["job"].schema, item.get("live", False)) for item in response.context["jobs"]] == [
+        ("ohlcv-1d", False),
+        ("trades", True),
+    ]
+
+
+def test_buttons_of_a_vendor_that_has_nothing_but_a_present(live: SimpleNamespace, boss: Client) -> None:
+    live.source.vendor, live.source.options = "flux", FLUX
+    live.source.clean()
+    live.source.save()
+    page = text(boss.post(url("timeseries", "plan", live.series.pk)))
+    assert "is a known gap" in page
+    assert "no historical series" in text(boss.post(url("datasource", "first-rows", live.source.pk)))
+    assert "bg-green-100" in text(boss.post(url("datasource", "check", live.source.pk)))
+    assert boss.get(url("datasource", "change", live.source.pk)).status_code == 200
+    TimeSeries.objects.filter(pk=live.series.pk).update(extractor_type="historical")
+    for name in ("plan", "first-rows"):
+        assert "vendor &#x27;flux&#x27; has no historical data" in text(
+            boss.post(url("timeseries", name, live.series.pk))
+        )
+
+
+def test_run_now_submits_the_deployment_that_streams(
+    prefect: type[Prefect], live: SimpleNamespace, boss: Client
+) -> None:
+    DataSource.objects.filter(name="coins").update(name="eod2")
+    response = boss.post(url("timeseries", "run", live.series.pk), follow=True)
+    assert "run manage.py sync_deployments" in told(response)
+    Prefect.deployments = {"/api/deployments/name/realtime/eod2": "d-2"}
+    response = boss.post(url("timeseries", "run", live.series.pk), follow=True)
+    assert prefect.asked == [("/api/deployments/d-2/create_flow_run", {"parameters": {"source": "eod2"}})]
+    assert "Where a stream runs already the new run is cancelled." in told(response)
+
+
+def test_run_now_says_how_to_stream_without_prefect(
+    live: SimpleNamespace, boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    response = boss.post(url("timeseries", "run", live.series.pk), follow=True)
+    assert "Not started: realtime series run until they are told to end: by manage.py stream" in told(response)
+
+
+def test_the_first_page_says_who_is_streamed_and_until_when_it_was_heard(
+    live: SimpleNamespace, boss: Client, nobody: Client
+) -> None:
+    (row,) = boss.get("/admin/").context["live"]["rows"]
+    assert "not running" in row[1]
+    assert row[2:5] == ["never", "–", "1"]
+    heard(live, 30)
+    Gap.objects.create(
+        instrument=live.instrument, schema="trades", start="2026-01-01T00:00Z", end="2026-01-01T00:01Z", reason="r"
+    )
+    claim = Claim(f"live-{live.source.pk}")
+    assert claim.take()
+    try:
+        (row,) = boss.get("/admin/").context["live"]["rows"]
+    finally:
+        claim.release()
+    assert "streaming" in row[1]
+    assert row[3] in ("30 s", "31 s", "32 s")
+    assert ">1</a>" in row[5]
+    assert "live" not in nobody.get("/admin/").context
+    live.series.delete()
+    assert boss.get("/admin/").context["live"] is None
+
+
+def test_known_gaps_are_read_and_filtered(live: SimpleNamespace, boss: Client) -> None:
+    Gap.objects.create(
+        instrument=live.instrument, schema="trades", start="2026-01-01T00:00Z", end="2026-01-01T01:30Z",
+        reason="the vendor has no history of this",
+    )  # fmt: skip
+    page = text(boss.get(url("gap")))
+    assert "1:30:00" in page
+    assert "the vendor has no history of this" in page
+    for query, count in (("?q=AAPL", 1), ("?q=nope", 0), ("?schema=quotes", 0)):
+        assert boss.get(f"{url('gap')}{query}").context["cl"].result_count == count
+    assert boss.post(url("gap", "add")).status_code == 403
+
+
+def test_a_connection_is_told_from_a_request(live: SimpleNamespace, boss: Client) -> None:
+    made = heard(live, 1)
+    assert boss.get(f"{url('fetch')}?live__exact=1").context["cl"].result_count == 1
+    assert boss.get(f"{url('fetch')}?live__exact=0").context["cl"].result_count == 0
+    assert "coins:equity:AAPL" in text(boss.get(url("fetch", "change", made.pk)))

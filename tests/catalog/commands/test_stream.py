@@ -1,0 +1,248 @@
+"""`manage.py stream`: every source in a thread, a line now and then, and an end that loses nothing."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError
+from django.core.management import call_command
+from django.db import connections
+from django.utils import timezone
+from pytest_django import Settings
+from rich.console import Console
+
+from catalog.management.commands import stream
+from catalog.models import DataSource
+from catalog.models import Fetch
+from catalog.models import Run
+from catalog.models import TimeSeries
+from flows.claims import Claim
+from flows.claims import held
+from flows.snapshot import KeySeen
+from flows.snapshot import RouteSeen
+from flows.snapshot import Snapshot
+from flows.stream import Streams
+from flows.terminal import LiveTable
+from tests.flows.catalogs import series
+from tests.flows.coins import Coins
+from tests.flows.coins import is_whole
+from tests.flows.coins import whole
+from tests.flows.live.kit import eventually
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command("stream", *arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def test_stream_stores_what_is_heard_and_what_was_before(database: str) -> None:
+    with Coins() as market:
+        source = market.source()
+        made = market.series(source, "c", "BTCUSDT", "ETHUSDT", minutes=1)
+        printed = run("--seconds", "8")
+        assert whole(made) > 60
+        assert whole(made, "ETHUSDT") > 60
+    assert "coins: connected; " in printed
+    assert "trades → db: " in printed
+    record = Run.objects.get()
+    assert (record.kind, record.status, record.source) == ("realtime", "completed", source)
+    assert not held(f"live-{source.pk}")
+
+
+def test_a_source_that_cannot_run_does_not_stop_the_others() -> None:
+    series("old", ["AAPL"])
+    TimeSeries.objects.update(extractor_type="realtime")
+    with Coins() as market:
+        made = market.series(market.source(), "c", "BTCUSDT", minutes=0.1)
+        market.series(market.source("locked", trades="nonsense"), "d", "BTCUSDT")
+        printed = run("--seconds", "7")
+        assert whole(made)
+    assert "prices: ended; ConfigError: vendor 'files' has no realtime data" in printed
+    assert "locked: ended; ConfigError: source 'locked': option 'trades' 'nonsense' is wrong" in printed
+
+
+def test_where_nothing_can_run_it_says_why_and_fails() -> None:
+    series("old", ["AAPL"])
+    TimeSeries.objects.update(extractor_type="realtime")
+    with pytest.raises(CommandError, match="nothing can be streamed:\nprices: ConfigError: vendor 'files'"):
+        run()
+
+
+def test_a_selection_must_name_what_there_is() -> None:
+    series("old", ["AAPL"])
+    with pytest.raises(CommandError, match="source 'nope' is unknown; have: prices"):
+        run("--source", "nope")
+    with pytest.raises(CommandError, match="nothing in this selection is active and realtime"):
+        run("--source", "prices")
+    assert "waiting for the catalog" in run("--seconds", "0.1")
+
+
+def test_a_second_process_waits_for_the_first(database: str) -> None:
+    with Coins() as market:
+        source = market.source()
+        made = market.series(source, "c", "BTCUSDT", minutes=0.1)
+        first = Claim(f"live-{source.pk}")
+        assert first.take()
+        assert held(first.name)
+        assert not Claim(first.name).take()
+        assert "coins: waiting: another process streams this source" in run("--seconds", "1.5")
+        assert not Run.objects.exists()
+        first.release()
+        assert not held(first.name)
+        run("--seconds", "7")
+        assert whole(made)
+
+
+def test_streams_follow_the_catalog() -> None:
+    with Coins() as market:
+        made = market.series(market.source(), "c", "BTCUSDT", minutes=0.1)
+        streams = Streams()
+        streams.follow()
+        other = market.series(market.source("more"), "d", "ETHUSDT", minutes=0.1)
+        streams.follow()
+        try:
+            begun = timezone.now()
+            eventually(lambda: is_whole(other, begun, "ETHUSDT"), 40)
+            DataSource.objects.filter(name="coins").update(active=False)
+            streams.follow()
+            assert eventually(streams.running["coins"].ended.is_set) is True
+            streams.follow()
+            assert list(streams.running) == ["more"]
+        finally:
+            streams.stop()
+            eventually(lambda: streams.ended)
+        assert whole(other, "ETHUSDT")
+        assert Fetch.objects.filter(source=made.source, complete=False).count() == 0
+
+
+def test_what_failed_for_good_is_begun_again_when_the_catalog_says_something_else() -> None:
+    with Coins() as market:
+        source = market.source(trades="nonsense")
+        made = market.series(source, "c", "BTCUSDT", minutes=0.1)
+        streams = Streams()
+        streams.follow()
+        eventually(lambda: streams.failed)
+        failed = streams.running["coins"]
+        streams.follow()
+        assert streams.running["coins"] is failed
+        source.options = {**source.options, "trades": "aggregated"}
+        source.save()
+        streams.follow()
+        try:
+            begun = timezone.now()
+            eventually(lambda: is_whole(made, begun), 40)
+        finally:
+            streams.stop()
+            eventually(lambda: streams.ended)
+        assert whole(made)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_end_it_delivers_what_it_has_and_exits_with_0(
+    number: int, settings: Settings, database_url: str, tmp_path: Path
+) -> None:
+    with Coins() as market:
+        made = market.series(market.source(), "c", "BTCUSDT", minutes=0.2)
+        with child(settings, database_url, tmp_path / "out.log") as process:
+            begun = timezone.now()
+            eventually(lambda: is_whole(made, begun), 60)
+            told = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(30) == 0, (tmp_path / "out.log").read_text()
+            assert time.monotonic() - told < 10
+        assert whole(made)
+    assert Run.objects.get().status == "completed"
+    assert not Fetch.objects.filter(complete=False).exists()
+
+
+def test_told_to_end_twice_it_ends_at_once() -> None:
+    connections.close_all()
+    pid = os.fork()
+    if not pid:
+        with stream._Ending() as ending:
+            os.kill(os.getpid(), signal.SIGINT)
+            # a process that comes here with another code has not been told, or has not ended
+            while not ending.told:
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(30)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGINT
+
+
+def test_on_a_terminal_it_is_a_table(db: None) -> None:
+    out = StringIO()
+    keys = tuple(
+        KeySeen(f"coins:crypto:C{number}:trades", "c", 1_000 + number, 12.34, None, 0.5, 0.25, 0)
+        for number in range(40)
+    )
+    routes = (RouteSeen("trades", "db", 5, 7, ""), RouteSeen("quotes", "other", 0, 0, ""))
+    shown = Snapshot("coins", "connected", errors=("[red] is wrong",), keys=keys, routes=routes)
+    with LiveTable(Console(file=out, force_terminal=True, width=160, height=20)) as table:
+        table.show([shown])
+    printed = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    assert "coins: connected; 0 messages, 40,780 rows, 493.6 a second; newest 0.5 s ago; " in printed
+    assert "[red] is wrong" in printed
+    # it is drawn once more at the end
+    row, _ = (line for line in printed.splitlines() if "coins:crypto:C0:trades" in line)
+    assert row.replace("│", " ").split() == [
+        "coins:crypto:C0:trades",
+        "1,000",
+        "12.3",
+        "0.5",
+        "0.25",
+        "0",
+        "db",
+        "(7",
+        "frames",
+        "behind)",
+    ]
+    assert "… 26 more" in printed
+
+
+def test_status_says_who_is_streamed(db: None) -> None:
+    with Coins() as market:
+        source = market.source()
+        market.series(source, "c", "BTCUSDT")
+        series("old", ["AAPL"])
+        claim = Claim(f"live-{source.pk}")
+        rows = [status()]
+        claim.take()
+        now = timezone.now().replace(microsecond=0)
+        Fetch.objects.create(source=source, schema="trades", live=True, start=now, end=now)
+        rows.append(status())
+        claim.release()
+    assert [row["coins"]["live"] for row in rows] == ["not running", "streaming"]
+    assert [row["coins"]["heard_until"] for row in rows] == [None, f"{now:%Y-%m-%dT%H:%M:%SZ}"]
+    assert rows[0]["prices"]["live"] is None
+
+
+def status() -> dict[str, dict[str, Any]]:
+    out = StringIO()
+    call_command("status", "--format", "json", stdout=out)
+    return {row["source"]: row for row in map(json.loads, out.getvalue().splitlines())}
+
+
+def child(settings: Settings, database_url: str, output: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "dataflow_site.settings",
+        "DATABASE_URL": database_url,
+        "LANDING_URL": settings.LANDING_URL,
+    }
+    with output.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "manage.py"), "stream"], env=environment, stdout=file, stderr=file
+        )

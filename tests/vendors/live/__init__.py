@@ -1,0 +1,1 @@
+"""Stand-ins for vendors' live protocols: real WebSocket servers on loopback."""
