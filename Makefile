@@ -2,7 +2,7 @@
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo run test lint services bench install lock
+.PHONY: help demo run test lint services bench soak install lock
 
 help:
 	@echo "make demo      real daily prices into SQLite and Parquet, without a server"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint      what CI checks without running the tests"
 	@echo "make services  TimescaleDB, Redis and a browser for the tests (scripts/services stop ends them)"
 	@echo "make bench     speed and memory, as ratios to a named base"
+	@echo "make soak      an hour of 20,000 live trades a second (SECONDS=600: ten minutes)"
 	@echo "make install   .venv with the packages of requirements.lock"
 	@echo "make lock      resolve pyproject.toml anew into requirements.lock"
 
@@ -35,6 +36,9 @@ services: install
 
 bench: services
 	set -a && . .services/env && python -m benchmarks
+
+soak: services
+	set -a && . .services/env && python -m benchmarks.soak --seconds $(or $(SECONDS),3600)
 
 install: .venv/installed
 
