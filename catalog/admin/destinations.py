@@ -25,7 +25,7 @@ from catalog.models import Route
 from catalog.resources import OutputDestinationResource
 from catalog.resources import RouteResource
 from flows import registry
-from flows.registry import Options
+from flows.options import Options
 
 
 @admin.register(OutputDestination)

@@ -10,7 +10,7 @@ from catalog.forms.choices import install_advice
 from catalog.forms.options import UNDECLARED
 from catalog.forms.options import field_name
 from catalog.forms.options import with_option_fields
-from flows.registry import Options
+from flows.options import Options
 
 
 class OptionsMixin:

@@ -37,7 +37,7 @@ from catalog.models import Route
 from catalog.models import TimeSeries
 from catalog.resources import TimeSeriesResource
 from flows import registry
-from flows.registry import Options
+from flows.options import Options
 
 _PLOTS: Final = 4
 

@@ -27,7 +27,7 @@ from catalog.models import DataSource
 from catalog.models import TimeSeries
 from catalog.resources import DataSourceResource
 from flows import registry
-from flows.registry import Options
+from flows.options import Options
 
 
 @admin.register(DataSource)

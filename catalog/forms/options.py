@@ -36,7 +36,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from catalog.forms.base import CatalogForm
-from flows.registry import Options
+from flows.options import Options
 
 #: name of the field that holds stored options which the class no longer declares
 UNDECLARED: Final = ""

@@ -11,6 +11,7 @@ from catalog.models.fields import Faults
 from catalog.models.fields import env_prefix_validator
 from catalog.models.fields import name_validator
 from flows import registry
+from flows.options import read_options
 
 
 class OutputDestination(models.Model):
@@ -36,7 +37,7 @@ class OutputDestination(models.Model):
 
     def read_options(self) -> Any:
         """Return the options as the kind's class; ConfigError lists every fault."""
-        return registry.read_options(f"destination {self.name!r}", registry.sink(self.kind).Options, self.options)
+        return read_options(f"destination {self.name!r}", registry.sink(self.kind).Options, self.options)
 
     def clean(self) -> None:
         """Check kind and options."""

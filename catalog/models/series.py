@@ -17,6 +17,7 @@ from catalog.models.fields import name_validator
 from catalog.schemas import SCHEMAS
 from flows import registry
 from flows.job import EARLIEST
+from flows.options import read_options
 from transforms.chains import parse_chains
 
 EXTRACTOR_TYPES: Final = ("historical", "realtime")
@@ -57,7 +58,7 @@ class TimeSeries(models.Model):
     def read_options(self) -> Any:
         """Return the options as the vendor's class; ConfigError lists every fault."""
         extractor = registry.extractor(self.source.vendor)
-        return registry.read_options(f"series {self.series_id!r}", extractor.SeriesOptions, self.options)
+        return read_options(f"series {self.series_id!r}", extractor.SeriesOptions, self.options)
 
     def clean(self) -> None:
         """Check every name against what exists, the schedule, the window and the transforms."""

@@ -10,6 +10,7 @@ from catalog.models.fields import Faults
 from catalog.models.fields import env_prefix_validator
 from catalog.models.fields import name_validator
 from flows import registry
+from flows.options import read_options
 
 
 class DataSource(models.Model):
@@ -70,7 +71,7 @@ class DataSource(models.Model):
     def read_options(self) -> Any:
         """Return the options as the vendor's class; ConfigError lists every fault."""
         extractor = registry.extractor(self.vendor)
-        return registry.read_options(f"source {self.name!r}", extractor.Options, self.options)
+        return read_options(f"source {self.name!r}", extractor.Options, self.options)
 
     def clean(self) -> None:
         """Check vendor and options; refuse a change of meaning once rows are stored."""

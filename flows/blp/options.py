@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic import field_validator
 from pydantic import model_validator
 
-from flows import registry
+from flows.options import Options
 
 BarColumn = Literal["open", "high", "low", "close", "volume", "trade_count", "vwap"]
 TradeColumn = Literal["ts_event", "price", "size", "venue", "conditions"]
@@ -31,7 +31,7 @@ _TRADE_FIELDS: Final[dict[TradeColumn, str]] = {
 }
 
 
-class BloombergOptions(registry.Options):
+class BloombergOptions(Options):
     """Options of a source of vendor `bloomberg`."""
 
     servers: tuple[str, ...] = Field(("localhost:8194",), min_length=1, description="host:port, tried in order.")

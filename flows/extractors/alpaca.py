@@ -34,7 +34,6 @@ from catalog.errors import UnknownSymbol
 from catalog.schemas import ROW
 from catalog.schemas import Schema
 from catalog.schemas import schema as schema_called
-from flows import registry
 from flows.extractors.base import BaseExtractor
 from flows.extractors.base import Batch
 from flows.extractors.http import HttpExtractor
@@ -63,6 +62,7 @@ from flows.job import Job
 from flows.job import Request
 from flows.landing import LandedPage
 from flows.limits import Quota
+from flows.options import Options
 from flows.web import Answer
 from flows.web import Call
 
@@ -141,7 +141,7 @@ class _Alpaca(BaseExtractor):
     label = "Alpaca"
     doc = "US stocks and crypto: bars, trades, quotes, news, corporate actions. Needs a key, free for delayed data."
     credentials = ("API_KEY_ID", "API_SECRET_KEY")
-    Options: ClassVar[type[registry.Options]] = AlpacaOptions
+    Options: ClassVar[type[Options]] = AlpacaOptions
     value_options = ("market", "feed", "adjustment", "asof")
 
 

@@ -29,7 +29,7 @@ from catalog.errors import AuthFailed
 from catalog.errors import ConfigError
 from catalog.schemas import Schema
 from catalog.schemas.refine import REJECTED
-from flows import registry
+from flows import options
 from flows.frames import Channel
 from flows.frames import Frame
 from flows.frames import Told
@@ -136,16 +136,16 @@ class BaseExtractor(ABC):
     #: names of the schemas the vendor can give; empty: every one
     schemas: ClassVar[tuple[str, ...]] = ()
     #: options of a source
-    Options: ClassVar[type[registry.Options]] = registry.Options
+    Options: ClassVar[type[options.Options]] = options.Options
     #: names of the source's options that change what its numbers mean; fixed once rows are stored
     value_options: ClassVar[tuple[str, ...]] = ()
     #: options of a series
-    SeriesOptions: ClassVar[type[registry.Options]] = registry.Options
+    SeriesOptions: ClassVar[type[options.Options]] = options.Options
 
     def __init__(self, source: SourceFacts, context: Context) -> None:
         self.source = source
         self.context = context
-        self.options: Any = registry.read_options(f"source {source.name!r}", self.Options, source.options)
+        self.options: Any = options.read_options(f"source {source.name!r}", self.Options, source.options)
 
     @classmethod
     def secret_endings(cls, options: Mapping[str, Any]) -> tuple[str, ...]:

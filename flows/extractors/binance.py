@@ -26,7 +26,6 @@ from pydantic import model_validator
 from catalog.errors import AuthFailed
 from catalog.errors import UnknownSymbol
 from catalog.schemas import schema as schema_called
-from flows import registry
 from flows.extractors.base import BaseExtractor
 from flows.extractors.base import Batch
 from flows.extractors.base import Listing
@@ -49,6 +48,7 @@ from flows.job import Job
 from flows.job import Request
 from flows.landing import LandedPage
 from flows.limits import Quota
+from flows.options import Options
 from flows.web import Answer
 from flows.web import Call
 
@@ -111,7 +111,7 @@ class _Binance(BaseExtractor):
     label = "Binance"
     doc = "Crypto, spot and USDT futures: bars, trades, snapshots of the order book. Only single trades need a key."
     credentials = ("API_KEY",)
-    Options: ClassVar[type[registry.Options]] = BinanceOptions
+    Options: ClassVar[type[Options]] = BinanceOptions
     value_options = ("market", "trades")
 
 

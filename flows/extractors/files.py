@@ -32,7 +32,6 @@ from catalog.schemas import ROW
 from catalog.schemas import Schema
 from catalog.schemas import schema as schema_called
 from catalog.schemas.base import DECIMAL
-from flows import registry
 from flows.extractors.base import SYMBOL
 from flows.extractors.base import BaseHistoricalExtractor
 from flows.extractors.base import Batch
@@ -51,6 +50,7 @@ from flows.job import Job
 from flows.job import Request
 from flows.landing import LandedPage
 from flows.landing import Page
+from flows.options import Options
 
 _READ: Final = 1 << 20
 _FORMATS: Final = {
@@ -74,7 +74,7 @@ _EXACT: Final = Context(prec=76)
 Column = str | int
 
 
-class FilesOptions(registry.Options):
+class FilesOptions(Options):
     """Options of a source of vendor `files`."""
 
     path: str = Field(description="A file, a folder or a pattern (* and **) below FILES_ROOT, e.g. eod/*.csv.gz.")

@@ -39,7 +39,6 @@ from catalog.errors import TransientError
 from catalog.schemas import Schema
 from catalog.schemas import bars_end
 from catalog.schemas import schema as schema_called
-from flows import registry
 from flows.extractors.base import BaseHistoricalExtractor
 from flows.extractors.base import Patience
 from flows.extractors.base import known_asset_class
@@ -51,6 +50,7 @@ from flows.landing import Page
 from flows.limits import Limiter
 from flows.limits import Quota
 from flows.limits import buckets
+from flows.options import Options
 from flows.quotes import Quote
 from flows.web import Answer
 from flows.web import Bounds
@@ -62,7 +62,7 @@ _COUNTED: Final = 10_000
 _DAY: Final = timedelta(days=1)
 
 
-class HttpOptions(registry.Options):
+class HttpOptions(Options):
     """Options that every source asked over HTTP has; a vendor gives `base_url` and the numbers their defaults."""
 
     base_url: str = Field(description="Where the vendor answers; a proxy, sandbox or test network goes here.")
@@ -113,7 +113,7 @@ def plain_url(value: str, schemes: Sequence[str]) -> str:
 class HttpExtractor(BaseHistoricalExtractor):
     """A vendor asked over HTTP."""
 
-    Options: ClassVar[type[registry.Options]] = HttpOptions
+    Options: ClassVar[type[Options]] = HttpOptions
     #: what the vendor allows: requests and its own credits or weights
     quotas: ClassVar[tuple[Quota, ...]] = ()
     #: (pattern, error): what the vendor's words in a refusal mean, where its status does not say

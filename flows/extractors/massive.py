@@ -36,7 +36,6 @@ from catalog.errors import UnknownSymbol
 from catalog.schemas import Schema
 from catalog.schemas import bar_open
 from catalog.schemas import schema as schema_called
-from flows import registry
 from flows.extractors.base import BaseExtractor
 from flows.extractors.base import Batch
 from flows.extractors.base import Context
@@ -66,6 +65,7 @@ from flows.job import Request
 from flows.job import SourceFacts
 from flows.landing import LandedPage
 from flows.limits import Quota
+from flows.options import Options
 from flows.symbols import nanoseconds
 from flows.web import Answer
 from flows.web import Call
@@ -150,7 +150,7 @@ class _Massive(BaseExtractor):
     label = "Massive (Polygon)"
     doc = "US stocks, options, indices, currencies, crypto: bars, trades, quotes, news, splits, dividends. Needs a key."
     credentials = ("API_KEY",)
-    Options: ClassVar[type[registry.Options]] = MassiveOptions
+    Options: ClassVar[type[Options]] = MassiveOptions
     value_options = ("adjusted", "tick_times")
 
 

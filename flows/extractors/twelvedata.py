@@ -34,7 +34,6 @@ from catalog.errors import TransientError
 from catalog.errors import UnknownSymbol
 from catalog.schemas import TIMEFRAMES
 from catalog.schemas import schema as schema_called
-from flows import registry
 from flows.extractors.base import BaseExtractor
 from flows.extractors.base import Batch
 from flows.extractors.base import Listing
@@ -56,6 +55,7 @@ from flows.job import Job
 from flows.job import Request
 from flows.landing import LandedPage
 from flows.limits import Quota
+from flows.options import Options
 from flows.web import Answer
 from flows.web import Call
 
@@ -106,7 +106,7 @@ class _TwelveData(BaseExtractor):
     label = "Twelve Data"
     doc = "Equities, FX and crypto: bars from 1 minute to 1 month; splits and dividends of shares with plan Grow."
     credentials = ("API_KEY",)
-    Options: ClassVar[type[registry.Options]] = TwelveDataOptions
+    Options: ClassVar[type[Options]] = TwelveDataOptions
     value_options = ("adjustment",)
 
 

@@ -32,7 +32,6 @@ from catalog.errors import DataflowError
 from catalog.errors import NotEntitled
 from catalog.errors import RateLimited
 from catalog.errors import TransientError
-from flows import registry
 from flows.extractors.base import BaseRealtimeExtractor
 from flows.extractors.base import Batch
 from flows.extractors.base import Context
@@ -50,6 +49,7 @@ from flows.frames import Channel
 from flows.frames import Frame
 from flows.frames import Told
 from flows.job import SourceFacts
+from flows.options import Options
 from flows.web import retry_after
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _stream_url(value: str) -> str:
 StreamUrl = Annotated[str, AfterValidator(_stream_url)]
 
 
-class StreamOptions(registry.Options):
+class StreamOptions(Options):
     """Options that every source heard over a WebSocket has, beside where it is heard."""
 
     silence: float = Field(
@@ -91,7 +91,7 @@ class StreamOptions(registry.Options):
 class WebSocketExtractor(BaseRealtimeExtractor):
     """A vendor heard over a WebSocket."""
 
-    Options: ClassVar[type[registry.Options]] = StreamOptions
+    Options: ClassVar[type[Options]] = StreamOptions
 
     def __init__(self, source: SourceFacts, context: Context) -> None:
         super().__init__(source, context)

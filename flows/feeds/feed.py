@@ -29,7 +29,7 @@ from flows.feeds import templates
 from flows.formats.records import Place
 from flows.formats.records import dig
 from flows.formats.times import Clock
-from flows.registry import Options
+from flows.options import Options
 
 Scalar = StrictBool | StrictInt | StrictStr | None
 #: what is sent: JSON, or a text as it is

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from catalog.schemas import Schema
 from catalog.schemas.base import Counts
-from flows.registry import Options
-from flows.registry import read_options
+from flows.options import Options
+from flows.options import read_options
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from flows.exports.partitions import locked
 from flows.exports.partitions import moment
 from flows.exports.partitions import nanoseconds
 from flows.exports.partitions import sync
-from flows.registry import Options
+from flows.options import Options
 from flows.sinks.base import ReadableSink
 from flows.sinks.base import Target
 

@@ -30,6 +30,7 @@ from catalog.schemas import INSTRUMENT
 from catalog.schemas import Schema
 from catalog.schemas.base import Counts
 from flows.exports.facts import Owner
+from flows.options import Options
 from flows.rediswire import changes
 from flows.rediswire import packing
 from flows.rediswire import rows as wire
@@ -47,7 +48,6 @@ from flows.rediswire.reading import last
 from flows.rediswire.reading import range_
 from flows.rediswire.reading import tail
 from flows.rediswire.rows import Lines
-from flows.registry import Options
 from flows.sinks.base import Sink
 from flows.sinks.base import Target
 

@@ -11,6 +11,7 @@ from catalog.models import OutputDestination
 from catalog.schemas.base import Counts
 from flows import registry
 from flows.extractors.base import BaseExtractor
+from flows.options import Options
 from flows.sinks.base import Sink
 
 
@@ -19,7 +20,7 @@ class PaperExtractor(BaseExtractor):
     label = "Paper"
 
 
-class NotesOptions(registry.Options):
+class NotesOptions(Options):
     path: str
     extra: dict[str, Any] = {}
 

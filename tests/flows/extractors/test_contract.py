@@ -16,8 +16,8 @@ from flows import registry
 from flows.extractors.base import BaseHistoricalExtractor
 from flows.extractors.http import HttpExtractor
 from flows.job import Job
+from flows.options import Options
 from flows.quotes import Quote
-from flows.registry import Options
 from tests.vendors.catalogue import stand_ins
 from tests.vendors.harness import Bench
 from tests.vendors.harness import matches

@@ -15,7 +15,7 @@ from flows.extractors.flux import FluxExtractor
 from flows.feeds.templates import Known
 from flows.feeds.templates import message
 from flows.frames import Channel
-from flows.registry import read_options
+from flows.options import read_options
 from tests.flows.extractors.both_halves import plain
 from tests.flows.extractors.both_halves import present
 from tests.vendors.live.alpaca import AlpacaLiveStandIn

@@ -18,7 +18,7 @@ from catalog.errors import RateLimited
 from flows.extractors.base import Context
 from flows.extractors.rest import RestExtractor
 from flows.job import SourceFacts
-from flows.registry import read_options
+from flows.options import read_options
 from tests.vendors import market
 from tests.vendors.harness import Bench
 from tests.vendors.harness import matches

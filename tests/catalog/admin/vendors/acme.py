@@ -12,7 +12,7 @@ from flows.extractors.base import Batch
 from flows.job import Request
 from flows.landing import LandedPage
 from flows.landing import Page
-from flows.registry import Options
+from flows.options import Options
 
 
 class AcmeOptions(Options):
