@@ -132,8 +132,6 @@ class Refiner:
         except (ConfigError, TransientError, MemoryError):
             raise
         except Exception:
-            if len(frames) == 1:
-                raise
             log.exception("%s: frames %s cannot be parsed together", self.extractor.source.name, frames[0].number)
         found: list[Batch] = []
         for frame in frames:

@@ -122,13 +122,16 @@ class Answer:
 def read_json(content: bytes) -> Any:
     """Return JSON with every number that has a point or an exponent as its text: a float would change it.
 
-    Raises ValueError (json.JSONDecodeError, UnicodeDecodeError) where it is none.
+    Raises ValueError (json.JSONDecodeError, UnicodeError) where it is none, or holds texts that are none.
     """
     try:
         return _DECODER.decode(content)
     except msgspec.DecodeError:
         # what is no JSON at all fails here too; NaN, which some vendors send, is a text that refine refuses in its row
-        return json.loads(content, parse_float=str, parse_constant=str)
+        found = json.loads(content, parse_float=str, parse_constant=str)
+        # half of a surrogate pair passes for a character here, and nowhere else
+        json.dumps(found, ensure_ascii=False).encode()
+        return found
 
 
 @dataclass(frozen=True, slots=True)

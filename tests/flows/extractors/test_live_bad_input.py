@@ -94,6 +94,8 @@ def refused(vendor: str, content: bytes) -> tuple[str, str]:
         (b'{"a":1},"|frame|",{"b":2}', "frame is JSON"),
         (b"\xff\xfe\x00", "frame is JSON"),
         (b'{"a":"\xed\xa0\x80"}', "frame is JSON"),
+        (b'{"s":"\\ud800","S":"\\ud800","sym":"\\ud800"}', "frame is JSON"),
+        (b'{"a":NaN,"\\udfff":1}', "frame is JSON"),
         (b"[" * 100_000, "frame is JSON"),
         (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "frame is JSON"),
         (b"pong", "frame is JSON"),

@@ -1,5 +1,6 @@
 """What goes wrong between threads, disks and clocks: found by review, each with the test that shows it."""
 
+import json
 import threading
 import time
 from contextlib import contextmanager
@@ -782,3 +783,25 @@ def test_a_run_ends_in_time_whatever_hangs(stage, monkeypatch):
     finally:
         hanging.set()
         Sleeper.awake.set()
+
+
+# -- what no parser expects -------------------------------------------------------------------------------------------
+
+
+def test_a_frame_the_parser_stumbles_over_costs_itself_alone(stage):
+    poison = b'{"k":"trades","s":"\\ud800","t":1700000000000000000,"i":"2","p":"1","q":"1"}'
+    with stage.running() as live:
+        stage.vendor.wait_connected(1)
+        trades(stage, 1)
+        eventually(lambda: numbers(stage) == [1])
+        # by itself: in company each frame is tried alone anyway
+        stage.vendor.raw(poison)
+        eventually(lambda: Quarantined.objects.count() == 1)
+        trades(stage, 3)
+        eventually(lambda: numbers(stage) == [1, 3])
+        assert live.status.connections == 1
+    (refused,) = Quarantined.objects.all()
+    assert refused.rule == "frame can be parsed"
+    assert "UnicodeEncodeError" in refused.reason
+    assert json.loads(refused.raw) == poison.decode()
+    accounted()
