@@ -14,6 +14,22 @@ name_validator: Final = RegexValidator(
 env_prefix_validator: Final = RegexValidator(
     re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z"), "Accepted: capital letters, digits and '_', starting with a letter."
 )
+#: Variables of the platform and of what it runs on begin with these: whoever edits a source decides where its secrets
+#: are sent, and these are none of its own.
+_NOT_A_SOURCE: Final = frozenset(
+    {
+        "AWS", "AZURE", "DATABASE", "DATAFLOW", "DJANGO", "GCP", "GOOGLE", "KUBERNETES", "MARKET", "PG", "POSTGRES",
+        "PREFECT", "REDIS", "SECRET",
+    }
+)  # fmt: skip
+
+
+def source_prefix_fault(value: str) -> str:
+    """Return what is wrong with the prefix of a source's secrets; empty where nothing is."""
+    if value.split("_")[0] in _NOT_A_SOURCE:
+        taken = ", ".join(sorted(_NOT_A_SOURCE))
+        return f"{value!r} is that of variables which are no vendor's; accepted: any but those beginning with {taken}"
+    return ""
 
 
 def validate_symbol(value: str) -> None:

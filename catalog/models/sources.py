@@ -9,6 +9,7 @@ from catalog.errors import ConfigError
 from catalog.models.fields import Faults
 from catalog.models.fields import env_prefix_validator
 from catalog.models.fields import name_validator
+from catalog.models.fields import source_prefix_fault
 from flows import registry
 from flows.options import read_options
 
@@ -80,6 +81,8 @@ class DataSource(models.Model):
             self.read_options()
         except ConfigError as error:
             faults.add("options" if self.vendor in registry.extractors() else "vendor", *error.faults)
+        if fault := source_prefix_fault(self.env_prefix):
+            faults.add("env_prefix", fault)
         if self.pk and not faults.by_field:
             self._keep_meaning(faults)
         faults.raise_if_any()

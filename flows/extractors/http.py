@@ -21,6 +21,7 @@ from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
+from ipaddress import ip_address
 from itertools import islice
 from typing import Any
 from typing import ClassVar
@@ -107,7 +108,17 @@ def plain_url(value: str, schemes: Sequence[str]) -> str:
         raise ValueError("an address here has no user, password, query or fragment: secrets go into the environment")
     if any(character.isspace() or ord(character) < 32 for character in value):
         raise ValueError("an address has no spaces")
+    if _is_link_local(parts.hostname):
+        raise ValueError(f"{parts.hostname} is a link-local address: no vendor is there, but a cloud's secrets are")
     return value
+
+
+def _is_link_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_link_local
+    except ValueError:
+        # a name
+        return False
 
 
 class HttpExtractor(BaseHistoricalExtractor):

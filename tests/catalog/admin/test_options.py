@@ -52,6 +52,13 @@ def test_saving_an_untouched_form_changes_no_option(options: dict[str, Any], bos
     assert json.dumps(stored.options, sort_keys=True) == json.dumps(row.options, sort_keys=True)
 
 
+def test_a_source_cannot_have_the_platforms_own_variables_sent_to_its_address(boss: Client) -> None:
+    row = source()
+    response = save(boss, url("datasource", "change", row.pk), FORM, env_prefix="SECRET")
+    assert "no vendor's" in errors(response)["env_prefix"][0]
+    assert save(boss, url("datasource", "change", row.pk), FORM, env_prefix="SECRETARY").status_code == 302
+
+
 @pytest.mark.parametrize(
     ("name", "entered", "stored"),
     [

@@ -263,6 +263,8 @@ def test_fault_names_line_and_what_is_accepted(text: str, expected: str) -> None
         ('options: {a: "\\0"}', r"options hold '\x00', which holds a NUL character"),
         ("options: {a: 1e999}", "options hold the number inf; accepted: finite numbers"),
         ("env_prefix: 1a", "'1a': Accepted: capital letters, digits and '_', starting with a letter."),
+        ("env_prefix: DATABASE", "'DATABASE' is that of variables which are no vendor's; accepted: any but"),
+        ("env_prefix: AWS_SECRET", "'AWS_SECRET' is that of variables which are no vendor's; accepted: any but"),
         ("active: 1", "1 is neither true nor false; accepted: true, false"),
         ("active: off", "'off' is read differently by different programs; accepted: true, 16"),
         ("settled_after: soon", "'soon' is no length of time; accepted: e.g. P2D, PT12H or 2 12:00:00"),

@@ -224,6 +224,8 @@ def test_a_key_with_a_line_break_is_refused_before_it_can_be_shown(vendor: AnyVe
         ({"params": {"a": "{0}"}}, "{0} means nothing here"),
         ({"base_url": "http://user:pw@x.example"}, "no user, password"),
         ({"base_url": "file:///etc/passwd"}, "accepted: http or https"),
+        ({"base_url": "http://169.254.169.254/latest"}, "link-local"),
+        ({"base_url": "http://[fe80::1]"}, "link-local"),
         ({"timezone": "Mars"}, "no such time zone"),
     ],
 )
