@@ -20,6 +20,7 @@ from flows.job import InstrumentFacts
 from flows.job import Job
 from flows.job import Request
 from flows.ledger import CatalogLedger
+from flows.ledger import fetch_ref
 from flows.work import DeliveryRef
 from flows.work import FetchRef
 
@@ -116,11 +117,27 @@ class CatalogLiveLedger(CatalogLedger):
                         )[1]  # fmt: skip
         return noted
 
+    def behind(self, job: Job, destination: str) -> list[DeliveryRef]:
+        waiting = Delivery.objects.filter(
+            fetch__source_id=job.source.id,
+            fetch__schema=job.schema,
+            fetch__live=True,
+            fetch__complete=True,
+            destination_id=_number(job, destination),
+            schema=job.schema,
+        ).exclude(status=Delivery.Status.DELIVERED)
+        return [
+            DeliveryRef(one.pk, fetch_ref(one.fetch, job.source.name), destination, one.schema, one.cursor)
+            for one in waiting.select_related("fetch").order_by("fetch_id")
+        ]
+
     def delivery(self, job: Job, fetch: FetchRef, destination: str) -> DeliveryRef | None:
-        (number,) = (route.destination_id for route in job.routes if route.destination == destination)
         required = any(route.required for route in job.routes if route.destination == destination)
         found, _ = Delivery.objects.get_or_create(
-            fetch_id=fetch.id, destination_id=number, schema=fetch.schema, defaults={"required": required}
+            fetch_id=fetch.id,
+            destination_id=_number(job, destination),
+            schema=fetch.schema,
+            defaults={"required": required},
         )
         if found.status == Delivery.Status.DELIVERED:
             return None
@@ -133,3 +150,8 @@ class CatalogLiveLedger(CatalogLedger):
         for connection in connections.all(initialized_only=True):
             if not connection.in_atomic_block:
                 connection.close_if_unusable_or_obsolete()
+
+
+def _number(job: Job, destination: str) -> int:
+    """Return the id of one of the job's destinations."""
+    return next(route.destination_id for route in job.routes if route.destination == destination)

@@ -119,7 +119,7 @@ class CatalogLedger:
                     ),
                     batch_size=_CHUNK,
                 )
-        return _fetch_ref(fetch, request.job.source.name)
+        return fetch_ref(fetch, request.job.source.name)
 
     def unfinished(self, job: Job) -> list[tuple[FetchRef, Request]]:
         known = {instrument.id: instrument for instrument in job.instruments}
@@ -140,7 +140,7 @@ class CatalogLedger:
                 )
                 request = Request(job, instruments)
                 if request_hash(request) == fetch.request_hash:
-                    found.append((_fetch_ref(fetch, job.source.name), request))
+                    found.append((fetch_ref(fetch, job.source.name), request))
         return found
 
     def abandon(self, fetch: FetchRef, reason: str) -> None:
@@ -261,7 +261,7 @@ class CatalogLedger:
         return [
             DeliveryRef(
                 delivery.pk,
-                _fetch_ref(delivery.fetch, job.source.name),
+                fetch_ref(delivery.fetch, job.source.name),
                 delivery.destination.name,
                 delivery.schema,
                 delivery.cursor,
@@ -471,7 +471,8 @@ def _settled(schema: Schema, moment: datetime) -> datetime:
     return bar_open(moment, "1d") if schema.announced else moment
 
 
-def _fetch_ref(fetch: Fetch, source: str) -> FetchRef:
+def fetch_ref(fetch: Fetch, source: str) -> FetchRef:
+    """Return a row of the ledger as what refers to it."""
     return FetchRef(fetch.pk, source, fetch.schema, fetch.fetched_at, fetch.complete, fetch.pages)
 
 

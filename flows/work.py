@@ -195,6 +195,9 @@ class LiveLedger(Ledger, Protocol):
     def delivery(self, job: Job, fetch: FetchRef, destination: str) -> DeliveryRef | None:
         """Return how a fetch, complete or not, stands at a destination; made where missing, None where delivered."""
 
+    def behind(self, job: Job, destination: str) -> list[DeliveryRef]:
+        """Return what a destination does not have of the job's live fetches that are complete, oldest first."""
+
     def troubled(self, delivery: DeliveryRef, error: str) -> None:
         """Note what keeps a delivery waiting; the next step that succeeds takes it back."""
 

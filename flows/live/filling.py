@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 EVERY: Final = 60.0
 #: seconds after which what was heard at a moment is known
 _KNOWN: Final = SKEW.total_seconds() + 0.5
+#: seconds after which it is looked whether other runs, or a destination that was new, have left something undelivered
+_LEFT: Final = 300.0
 #: seconds until a hole is asked again that history did not close: it refuses, or has not got it yet
 _LONGEST: Final = 900.0
 _FIRST_PAUSE: Final = 0.5
@@ -90,6 +92,7 @@ class Filler:
         self.error = ""
         self.thread: threading.Thread | None = None
         self._caught_up = False
+        self._looked = 0.0
         self._until = 0
         self._due = 0.0
         self._changed = threading.Condition()
@@ -144,8 +147,8 @@ class Filler:
                     jobs = dict(self.jobs)
                 self.error = ""
                 try:
-                    if not self._caught_up:
-                        self._caught_up = True
+                    if not self._caught_up or time.monotonic() - self._looked > _LEFT:
+                        self._caught_up, self._looked = True, time.monotonic()
                         if not self._catch_up(jobs):
                             self._caught_up = False
                     self._fill(jobs, until)

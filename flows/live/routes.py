@@ -1,7 +1,8 @@
 """Delivers what stints bring to one destination, in order: from the ring while it keeps up, else from what has landed.
 
-A destination that fails is tried again for ever, from its cursor; what it does not have yet lies in the spool. No
-other destination notices.
+What earlier runs have left comes first: some destinations keep rows in the order in which they come. A destination
+that fails is tried again for ever, from its cursor; what it does not have yet lies in the spool. No other destination
+notices.
 """
 
 import logging
@@ -21,11 +22,15 @@ from typing import Final
 from flows.delivery import Writer
 from flows.job import Job
 from flows.live.stint import Stint
+from flows.pipeline import deliver
 from flows.refining import Refiner
 from flows.refining import counts_repeats
 from flows.refining import split
 from flows.refining import strand
 from flows.work import DeliveryRef
+from flows.work import FetchRef
+from flows.work import LiveLedger
+from flows.work import Outcome
 from flows.work import RefinedBatch
 from flows.work import Workshop
 
@@ -59,8 +64,12 @@ class Lane:
     schema: str
     destination: str
     workshop: Workshop
+    ledger: LiveLedger
     in_thread: Callable[[], AbstractContextManager[None]]
-    mend: Callable[[], None]
+    #: what the catalog wants of the schema now
+    job: Callable[[], Job | None]
+    #: what earlier runs have left, oldest first
+    left: list[DeliveryRef] = field(default_factory=list)
     stints: list[Stint] = field(default_factory=list)
     lag: Lag = field(default_factory=Lag)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -96,6 +105,7 @@ class Lane:
 
     def _run(self) -> None:
         with self.in_thread():
+            self._catch_up()
             while not self.stopping.is_set():
                 with self.changed:
                     self.changed.wait_for(
@@ -110,6 +120,34 @@ class Lane:
                     with self.changed:
                         self.stints.pop(0)
 
+    def _catch_up(self) -> None:
+        """Deliver what earlier runs have left; what fails for good is left to whoever looks at it."""
+        pause = _FIRST_PAUSE
+        while self.left and not self.stopping.is_set():
+            outcome = Outcome()
+            try:
+                outcome = self._old(self.left[0].fetch)
+            except Exception as error:  # noqa: BLE001  # whatever a destination or the ledger raises: it is tried again
+                outcome.errors.append(f"{type(error).__name__}: {error}")
+                outcome.transient = True
+                self.ledger.mend()
+            self.lag.error = "; ".join(outcome.errors)
+            if outcome.errors:
+                log.warning("%s to %s: %s", self.schema, self.destination, self.lag.error)
+            if outcome.transient:
+                self.stopping.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self.left.pop(0)
+                pause = _FIRST_PAUSE
+
+    def _old(self, fetch: FetchRef) -> Outcome:
+        job = self.job()
+        delivery = None if job is None else self.ledger.delivery(job, fetch, self.destination)
+        if job is None or delivery is None:
+            return Outcome()
+        return deliver(fetch, job, [delivery], self.workshop)
+
     def _whole(self, stint: Stint) -> bool:
         """Deliver a stint to its end, through any trouble; false where it was told to stop."""
         pause = _FIRST_PAUSE
@@ -117,7 +155,10 @@ class Lane:
             before = self.lag.rows
             delivery: DeliveryRef | None = None
             try:
-                delivery = self._delivery(stint)
+                channel = stint.channels.get(self.schema)
+                if channel is None:
+                    return True
+                delivery = self.ledger.delivery(channel.job, channel.fetch, self.destination)
                 if delivery is None:
                     return True
                 if self._deliver(stint, delivery):
@@ -125,26 +166,20 @@ class Lane:
             except Exception as error:  # noqa: BLE001  # whatever a destination raises: it is tried again
                 self.lag.error = f"{type(error).__name__}: {error}"
                 log.warning("%s to %s: %s", self.schema, self.destination, self.lag.error)
-                self.mend()
-                self._tell(stint, delivery)
+                self.ledger.mend()
+                self._tell(delivery)
                 pause = _FIRST_PAUSE if self.lag.rows > before else min(2 * pause, _LONGEST_PAUSE)
                 self.stopping.wait(pause)
         return False
 
-    def _delivery(self, stint: Stint) -> DeliveryRef | None:
-        channel = stint.channels.get(self.schema)
-        if channel is None:
-            return None
-        return stint.ledger.delivery(channel.job, channel.fetch, self.destination)
-
-    def _tell(self, stint: Stint, delivery: DeliveryRef | None) -> None:
+    def _tell(self, delivery: DeliveryRef | None) -> None:
         if delivery is None:
             return
         try:
-            stint.ledger.troubled(delivery, self.lag.error)
+            self.ledger.troubled(delivery, self.lag.error)
         except Exception as error:  # noqa: BLE001  # the ledger may be what is away
             log.warning("%s to %s: not noted: %s", self.schema, self.destination, error)
-            self.mend()
+            self.ledger.mend()
 
     def _deliver(self, stint: Stint, delivery: DeliveryRef) -> bool:
         """Deliver from the cursor on until the stint ends; false where it was told to stop before."""
@@ -189,7 +224,7 @@ class Lane:
                 # where refining failed the rest lies landed, for the next run
                 return stint.failed
             if writer is None:
-                stint.ledger.finish(delivery)
+                self.ledger.finish(delivery)
             else:
                 self._flush(writer, settle=True)
                 writer.finish()

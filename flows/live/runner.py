@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from contextlib import suppress
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 from typing import Final
 from typing import TypeVar
@@ -42,6 +44,7 @@ from flows.live.stint import Stint
 from flows.spool import held
 from flows.spool import left_behind
 from flows.symbols import nanoseconds
+from flows.work import DeliveryRef
 from flows.work import LiveLedger
 from flows.work import Workshop
 
@@ -198,10 +201,16 @@ class Live:
             self.ledger.landed(fetch, 0, 0)
 
     def _take_plan(self) -> None:
-        self._take_jobs({job.schema: job for job in self.plan()})
+        jobs = {job.schema: job for job in self.plan()}
+        behind = {key: self.ledger.behind(jobs[key[0]], key[1]) for key in lanes(jobs.values())}
+        self._take_jobs(jobs, behind)
 
-    def _take_jobs(self, jobs: dict[str, Job]) -> None:
-        """Take up what the catalog wants now: lanes to start and to stop."""
+    def _take_jobs(
+        self,
+        jobs: dict[str, Job],
+        behind: Mapping[tuple[str, str], list[DeliveryRef]] = MappingProxyType({}),
+    ) -> None:
+        """Take up what the catalog wants now: lanes to start, with what they lack of earlier runs, and to stop."""
         self.jobs = jobs
         for stint in self.stints:
             for name, channel in stint.channels.items():
@@ -214,13 +223,24 @@ class Live:
             self.filler.again()
         for key in wanted - self.lanes.keys():
             schema, destination = key
-            lane = Lane(schema, destination, self.workshop, self.in_thread, self.ledger.mend)
+            lane = Lane(
+                schema,
+                destination,
+                self.workshop,
+                self.ledger,
+                self.in_thread,
+                partial(self._job, schema),
+                list(behind.get(key, ())),
+            )
             for stint in self.stints:
                 lane.add(stint)
             self.lanes[key] = lane
             lane.start()
         for key in self.lanes.keys() - wanted:
             self.lanes.pop(key).stop()
+
+    def _job(self, schema: str) -> Job | None:
+        return self.jobs.get(schema)
 
     # -- what connections are for ------------------------------------------------------------------------------------
 
@@ -309,8 +329,10 @@ class Live:
 
     def _underway(self) -> set[int]:
         """Return the fetches that lanes still deliver."""
-        waiting = [stint for lane in list(self.lanes.values()) for stint in list(lane.stints)]
-        return {channel.fetch.id for stint in waiting for channel in list(stint.channels.values())}
+        running = list(self.lanes.values())
+        waiting = [stint for lane in running for stint in list(lane.stints)]
+        left = {delivery.fetch.id for lane in running for delivery in list(lane.left)}
+        return left | {channel.fetch.id for stint in waiting for channel in list(stint.channels.values())}
 
     def _persist_all(self) -> None:
         for stint in [link.stint for link in list(self.connections.links)] + list(self._closing):

@@ -157,6 +157,9 @@ class Stint:
     def _channel(self, job: Job, *, primary: bool) -> _Channel:
         schema = schema_called(job.schema)
         fetch = self.ledger.begin(Request(job, job.instruments))
+        for destination in {route.destination for route in job.routes}:
+            # whoever finds it knows where it was to go, also where this process is killed before it went anywhere
+            self.ledger.delivery(job, fetch, destination)
         fillable = job.schema in self.history
         cut = counts_repeats(self.extractor, schema) and fillable
         # what nothing can fill shall not look like a gap only because clocks may differ
