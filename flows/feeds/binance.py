@@ -42,7 +42,8 @@ def feed(url: str, market: str, trades: str, part: str) -> Feed:
         url=f"{url}/stream" if market == "spot" else f"{url}/{part}/stream",
         subscribe={"method": "SUBSCRIBE", "params": "{list}", "id": "{id}"},
         unsubscribe={"method": "UNSUBSCRIBE", "params": "{list}", "id": "{id}"},
-        batch=200,
+        # it leaves messages of more than 4,096 bytes without an answer: a stream's name takes up to 40 of them
+        batch=100,
         most=1024,
         # five a second are allowed, our pings and pongs among them
         pace=3,

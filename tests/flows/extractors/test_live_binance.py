@@ -1,5 +1,6 @@
 """Binance live: the same rows as its history, what is refused before it is asked, its limits."""
 
+import json
 import time
 from datetime import UTC
 from datetime import datetime
@@ -133,7 +134,17 @@ def test_many_channels_are_asked_within_the_limits() -> None:
         assert len(listener.refused) == 6
         assert set(listener.refused.values()) == {"a connection has at most 1,024 channels"}
         assert listener.error is None
-        assert [len(said.message["params"]) for said in vendor.log] == [200] * 5 + [24]
+        assert [len(said.message["params"]) for said in vendor.log] == [100] * 10 + [24]
+
+
+@pytest.mark.parametrize("schema", ["trades", "mbp-10", "ohlcv-15m"])
+def test_no_message_is_longer_than_the_vendor_hears(schema: str) -> None:
+    with BinanceLiveStandIn() as vendor:
+        # as long as names of coins get
+        channels = [Channel(schema, f"1000000COIN{number:03}USDT") for number in range(240)]
+        with Listener(live_half("binance", options(vendor, answer_seconds=60), {}), channels) as listener:
+            listener.wait_acknowledged(channels)
+    assert max(len(json.dumps(said.message, separators=(",", ":"))) for said in vendor.log) <= 4096
 
 
 def test_subscriptions_change_while_the_connection_lives() -> None:

@@ -34,7 +34,7 @@ WINDOW = (START, START + timedelta(minutes=3))
 BINANCE = r"""{
   "subscribe": {"method": "SUBSCRIBE", "params": "{list}", "id": "{id}"},
   "unsubscribe": {"method": "UNSUBSCRIBE", "params": "{list}", "id": "{id}"},
-  "batch": 200, "most": 1024, "pace": 3, "rotation_hours": 23, "every_bar": true,
+  "batch": 100, "most": 1024, "pace": 3, "rotation_hours": 23, "every_bar": true,
   "answers": [
     {"when": {"result": null, "id": []}, "means": "subscribed", "request": "id"},
     {"when": {"error": []}, "means": "refused", "request": "id", "reason": "error.msg"},

@@ -14,6 +14,7 @@ from typing import Any
 from typing import ClassVar
 
 from tests.vendors import market
+from tests.vendors.live.connections import Content
 from tests.vendors.live.server import Client
 from tests.vendors.live.server import LiveStandIn
 from tests.vendors.live.server import Opened
@@ -35,6 +36,8 @@ _QUOTE = ("sequence", "bid_price", "bid_size", "ask_price", "ask_size")
 _LEVELS = tuple(
     f"{side}_{what}_{level:02}" for level in range(10) for side in ("bid", "ask") for what in ("price", "size")
 )
+#: longer messages to subscribe are left without an answer
+_LONGEST = 4096
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 #: from the trade to the event, in units of the connection
 _LATER = 3
@@ -106,6 +109,10 @@ class BinanceLiveStandIn(LiveStandIn):
 
     # -- connections ----------------------------------------------------------------------------------------------
 
+    def decode(self, client: Client, content: Content) -> Any:
+        client.notes["bytes"] = len(content.encode() if isinstance(content, str) else content)
+        return super().decode(client, content)
+
     def admit(self, opened: Opened) -> tuple[int, str] | None:
         return None if re.fullmatch(r"(/\w+)?/(stream|ws)(/.*)?", opened.path) else (404, "Not Found")
 
@@ -148,6 +155,8 @@ class BinanceLiveStandIn(LiveStandIn):
         elif method == "UNSUBSCRIBE":
             self.unsubscribe(client, params)
             self._answer(client, {"result": None, "id": number})
+        elif client.notes["bytes"] > _LONGEST:
+            return
         elif not self.trips("subscribe", client) and self._subscribe(client, params, number):
             self._answer(client, {"result": None, "id": number})
 
