@@ -77,7 +77,12 @@ def test_binance_answers_control_messages() -> None:
 def test_binance_limits_streams_and_messages() -> None:
     with BinanceLiveStandIn() as binance:
         with client(binance, "/ws") as socket:
-            tell(socket, method="SUBSCRIBE", params=[f"x{number}@trade" for number in range(1025)], id=1)
+            names = [f"x{number}@trade" for number in range(1025)]
+            # longer than is answered
+            tell(socket, method="SUBSCRIBE", params=names, id=0)
+            for first in range(0, 1025, 205):
+                tell(socket, method="SUBSCRIBE", params=names[first : first + 205], id=first + 1)
+            assert [said(socket)["id"] for _ in range(4)] == [1, 206, 411, 616]
             with pytest.raises(ConnectionClosed, match="Too many streams"):
                 socket.recv(LONG)
         binance.messages_per_second = 5
