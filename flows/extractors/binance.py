@@ -28,6 +28,7 @@ from catalog.errors import UnknownSymbol
 from catalog.schemas import schema as schema_called
 from flows.extractors.base import BaseExtractor
 from flows.extractors.base import Batch
+from flows.extractors.base import Context
 from flows.extractors.base import Listing
 from flows.extractors.http import HttpExtractor
 from flows.extractors.http import HttpOptions
@@ -46,6 +47,7 @@ from flows.frames import Channel
 from flows.job import LATEST
 from flows.job import Job
 from flows.job import Request
+from flows.job import SourceFacts
 from flows.landing import LandedPage
 from flows.limits import Quota
 from flows.options import Options
@@ -236,9 +238,14 @@ class BinanceLive(_Binance, WebSocketExtractor):
     rotation = timedelta(hours=23)
     grain = timedelta(milliseconds=1)
     numbered = frozenset({"trades", "mbp-10", "quotes"})
-    consecutive: Mapping[str, str] = {"trades": "trade_id"}
     #: an interval in which nothing trades may end without a word, and has a bar all the same
     every_bar = True
+
+    def __init__(self, source: SourceFacts, context: Context) -> None:
+        super().__init__(source, context)
+        # numbers of single trades of futures are also taken by events that are no trades of the market
+        if self.options.market == "spot" or self.options.trades == "aggregated":
+            self.consecutive = {"trades": "trade_id"}
 
     def feed(self) -> Feed:
         options = self.options

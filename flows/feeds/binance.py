@@ -1,10 +1,13 @@
 """Binance's streams: https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams.
 
 Combined streams, since the partial book of spot names its symbol only by its stream. Of a bar every change comes, and
-the last one says that it is closed (`x`). USDT futures have two addresses since 2026-04-23 (usds-margined-futures,
+the last one says that it is closed (`x`). Among the single trades of futures are fills of the insurance fund and other
+events that are none (`X`: INSURANCE_FUND, ADL, NA), with numbers of their own: history does not give them, and neither
+do we. USDT futures have two addresses since 2026-04-23 (usds-margined-futures,
 "Important WebSocket Change Notice"), and a stream that is asked at the wrong one is acknowledged and silent.
 """
 
+from typing import Any
 from typing import Final
 
 from flows.feeds.feed import Answer
@@ -34,7 +37,7 @@ def part_of(schema: str, trades: str) -> str:
 
 def feed(url: str, market: str, trades: str, part: str) -> Feed:
     """Return the feed of spot, or of one part of futures."""
-    events = {**_bars(), "trades": _trades(trades), "mbp-10": _book(market)}
+    events = {**_bars(), "trades": _trades(market, trades), "mbp-10": _book(market)}
     if market != "spot":
         events["quotes"] = _quotes()
         events = {name: one for name, one in events.items() if part_of(name, trades) == part}
@@ -74,12 +77,15 @@ def _bars() -> dict[str, Events]:
     }
 
 
-def _trades(kind: str) -> Events:
+def _trades(market: str, kind: str) -> Events:
     name, number = ("aggTrade", "data.a") if kind == "aggregated" else ("trade", "data.t")
     fields = {"ts_event": "data.T", "trade_id": number, **_PRICES}
+    # what has no X is null there, and a trade of the market
+    only: dict[str, Any] = {"data.X": ("MARKET", None)} if market != "spot" and kind == "single" else {}
     return Events(
-        channel=f"{{lower}}@{name}", when={"data.e": name}, symbol="data.s", fields=fields, words=_SIDES, time_unit="ms"
-    )
+        channel=f"{{lower}}@{name}", when={"data.e": name, **only}, symbol="data.s", fields=fields, words=_SIDES,
+        time_unit="ms",
+    )  # fmt: skip
 
 
 def _book(market: str) -> Events:
@@ -108,9 +114,13 @@ def _quotes() -> Events:
 
 
 def _others(market: str) -> tuple[Answer, ...]:
-    """What other streams bring, and no schema has: changes of a book; of spot a best bid and offer without a time."""
+    """What other streams bring, and no schema has.
+
+    Of spot: changes of a book, a best bid and offer without a time. Of futures: single trades that the market did not
+    make.
+    """
     if market != "spot":
-        return ()
+        return (Answer(when={"data.e": "trade"}, means="nothing"),)
     return (
         Answer(when={"data.e": "depthUpdate"}, means="nothing"),
         Answer(when={"data.u": [], "data.b": [], "data.a": []}, means="nothing"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flows.frames import Channel
+from flows.frames import Frame
 from tests.flows.extractors.both_halves import past
 from tests.flows.extractors.both_halves import plain
 from tests.flows.extractors.both_halves import present
@@ -51,10 +52,26 @@ def test_trades_are_those_of_history(market: str, tmp_path: Path) -> None:
 def test_single_trades(market: str, path: str) -> None:
     with BinanceLiveStandIn(market) as vendor:
         records = vendor.rows("trades", BTC, START, START + timedelta(minutes=1))
+        records = [{**record, "trade_id": str(int(record["trade_id"]) * 2)} for record in records]
         live = present(vendor, options(vendor, trades="single", stream_part="public"), "trades", BTC, records)
         assert vendor.log[0].message["params"] == ["btcusdt@trade"]
         assert vendor.opened[0].path == path
     assert [{name: row[name] for name in records[0]} for row in live] == records
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"), [({}, 1), ({"X": "MARKET"}, 1), ({"X": "NA"}, 0), ({"X": "ADL"}, 0), ({"X": "INSURANCE_FUND"}, 0)]
+)
+def test_a_single_trade_of_futures_is_one_that_the_market_made(kind: Row, rows: int) -> None:
+    extractor = live_half("binance", {"market": "usdt-futures", "trades": "single", "stream_part": "public"}, {})
+    data = {"e": "trade", "E": 1, "T": 1_700_000_000_000, "s": BTC, "t": 7, "p": "1.5", "q": "2", "m": True, **kind}
+    said = {"stream": "btcusdt@trade", "data": data}
+    # alone, and among what is not as declared, which is read another way
+    for others in ([], [b'{"result":null,"id":1}']):
+        frames = [Frame(one, 2**61, number=at) for at, one in enumerate([json.dumps(said).encode(), *others])]
+        batches = list(extractor.parse(frames, {}))
+        assert sum(batch.table.num_rows for batch in batches) == rows
+        assert sum(batch.rejected.num_rows for batch in batches) == 0
 
 
 @pytest.mark.parametrize("schema", ["ohlcv-1m", "ohlcv-1h", "ohlcv-1d"])
@@ -182,3 +199,10 @@ def test_what_the_run_is_told() -> None:
     assert extractor.every_bar
     assert "trades" in extractor.numbered
     assert extractor.transit == timedelta(seconds=5)
+    # single trades of futures share their numbers with what is no trade
+    for market, trades, counted in (
+        ("spot", "single", {"trades": "trade_id"}),
+        ("usdt-futures", "aggregated", {"trades": "trade_id"}),
+        ("usdt-futures", "single", {}),
+    ):
+        assert live_half("binance", {"market": market, "trades": trades}, {}).consecutive == counted

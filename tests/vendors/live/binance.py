@@ -201,6 +201,8 @@ class BinanceLiveStandIn(LiveStandIn):
         says = {"trades": self._trade, "quotes": self._quote, "mbp-10": self._book, "depth": self._changes}
         if happening.schema in says:
             said = [says[happening.schema](stream, happening.symbol, happening.record, unit)]
+            if stream == "trade" and self.market != "spot":
+                said = list(self._among_others(said[0]))
         else:
             said = list(self._klines(stream.removeprefix("kline_"), happening, unit))
         return [{"stream": channel, "data": one} for one in said] if client.notes["combined"] else said
@@ -212,6 +214,12 @@ class BinanceLiveStandIn(LiveStandIn):
         fills = {"f": number * 2, "l": number * 2 + 1} if stream == "aggTrade" else {}
         ignored = {"M": True} if self.market == "spot" else {}
         return {**head, **values, **fills, "T": time, "m": record["side"] == "A", **ignored}
+
+    def _among_others(self, trade: Row) -> Iterable[Row]:
+        """Yield a single trade of futures, and events after it that are none, with the number that comes next."""
+        yield {**trade, "X": "MARKET"}
+        yield {**trade, "t": trade["t"] + 1, "p": "0", "q": "0", "X": "NA"}
+        yield {**trade, "t": trade["t"] + 1, "X": "INSURANCE_FUND"}
 
     def _quote(self, stream: str, symbol: str, record: Row, unit: str) -> Row:
         sides = {
