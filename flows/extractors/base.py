@@ -249,7 +249,7 @@ class BaseRealtimeExtractor(BaseExtractor):
     grain: ClassVar[timedelta] = timedelta(0)
     #: whether `since` is of use: the vendor sends again what has passed
     replays: ClassVar[bool] = False
-    #: time after which what happened has been sent
+    #: time after which what happened has been sent, where `transit_of` says nothing else of a schema
     transit: timedelta = timedelta(seconds=5)
 
     @property
@@ -261,6 +261,10 @@ class BaseRealtimeExtractor(BaseExtractor):
     def silence(self) -> float:
         """Seconds without a frame, or a sign of life, after which a connection is taken to be dead."""
         return 60.0
+
+    def transit_of(self, schema: str) -> timedelta:
+        """Return the time after which what happened has been sent of a schema, revisions included."""
+        return self.transit
 
     def channels(self, schema: str, instruments: Sequence[InstrumentFacts], now: datetime) -> dict[Channel, int]:
         """Return what must be subscribed for a schema of some instruments, with the instrument of each."""

@@ -34,7 +34,6 @@ from catalog.errors import RateLimited
 from catalog.errors import TransientError
 from flows.extractors.base import BaseRealtimeExtractor
 from flows.extractors.base import Batch
-from flows.extractors.base import Context
 from flows.extractors.base import LiveRequest
 from flows.extractors.base import Patience
 from flows.extractors.http import plain_url
@@ -48,7 +47,6 @@ from flows.feeds.templates import Known
 from flows.frames import Channel
 from flows.frames import Frame
 from flows.frames import Told
-from flows.job import SourceFacts
 from flows.options import Options
 from flows.web import retry_after
 
@@ -93,10 +91,6 @@ class WebSocketExtractor(BaseRealtimeExtractor):
 
     Options: ClassVar[type[Options]] = StreamOptions
 
-    def __init__(self, source: SourceFacts, context: Context) -> None:
-        super().__init__(source, context)
-        self.transit += timedelta(minutes=self.options.stream_delay_minutes)
-
     # -- what a vendor says of itself -----------------------------------------------------------------------------
 
     @abstractmethod
@@ -125,6 +119,11 @@ class WebSocketExtractor(BaseRealtimeExtractor):
     @property
     def silence(self) -> float:
         return float(self.options.silence)
+
+    def transit_of(self, schema: str) -> timedelta:
+        events = self._feed.events.get(schema)
+        late = self.transit if events is None else timedelta(seconds=events.late_seconds)
+        return late + timedelta(minutes=self.options.stream_delay_minutes)
 
     def wire(self, channel: Channel) -> str:
         """Return the vendor's name of a channel."""

@@ -59,6 +59,7 @@ def feed(url: str, columns: Mapping[str, Mapping[str, Place]]) -> Feed:
                 when={"T": "q"}, symbol="S", fields=where["quotes"],
                 empty=empty_sides("price"),
             ),
-            "ohlcv-1m": Events(when={"T": ["b", "u"]}, symbol="S", fields=where["bars"]),
+            # the revision of a bar comes half a minute after its end
+            "ohlcv-1m": Events(when={"T": ["b", "u"]}, symbol="S", fields=where["bars"], late_seconds=35),
         },
     )  # fmt: skip

@@ -146,6 +146,9 @@ class Events(Options):
     time_format: str = Field("", max_length=60, description="strptime format; empty: ISO 8601.")
     timezone: str = Field("UTC", description="Zone of times that carry none, and of the sessions of daily bars.")
     label: Literal["open", "close"] = Field("open", description="Which instant of an intraday bar its time is.")
+    late_seconds: float = Field(
+        5, ge=0, le=86_400, description="Seconds after which what happened has come, the revision of a bar too."
+    )
 
     @field_validator("channel", "symbol_form")
     @classmethod

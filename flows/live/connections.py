@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from datetime import timedelta
 from operator import attrgetter
 from typing import Final
 from typing import Protocol
@@ -108,6 +109,12 @@ class Connections:
         self._worked = False
         self._flushing = False
 
+    @property
+    def transit(self) -> timedelta:
+        """The time after which what happened has been sent of everything that is subscribed."""
+        schemas = {channel.schema for channel in self.owner.wanted()}
+        return max(map(self.extractor.transit_of, schemas), default=self.extractor.transit)
+
     async def keep(self) -> None:
         """Connect for ever. Raises AuthFailed, NotEntitled or ConfigError where nothing ever worked."""
         attempt = 0
@@ -193,7 +200,7 @@ class Connections:
             self.current = old
             return old
         # the new one's windows begin a little later than its acknowledgement
-        await self.owner.pause((SKEW + self.extractor.transit).total_seconds())
+        await self.owner.pause((SKEW + self.transit).total_seconds())
         await self.close(old)
         return new
 

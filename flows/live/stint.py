@@ -171,7 +171,7 @@ class Stint:
             strand(fetch, self.extractor, [], frozenset(), primary=primary),
             Heard(
                 schema,
-                self.extractor.transit,
+                self.extractor.transit_of(job.schema),
                 every_bar=self.extractor.every_bar and fillable,
                 skew=skew,
                 grain=self.extractor.grain,

@@ -158,7 +158,12 @@ def test_each_feed_has_its_address(options: dict[str, object], path: str) -> Non
         with Listener(extractor, [Channel("trades", symbol)]) as listener:
             listener.wait_acknowledged([Channel("trades", symbol)])
         assert vendor.opened[0].path == path
-    assert extractor.transit == timedelta(minutes=int(str(options.get("stream_delay_minutes", 0))), seconds=5)
+    delay = timedelta(minutes=int(str(options.get("stream_delay_minutes", 0))))
+    assert extractor.transit_of("trades") == delay + timedelta(seconds=5)
+    # a bar is revised half a minute after its end
+    assert extractor.transit_of("ohlcv-1m") == delay + timedelta(seconds=35)
+    # what the stream has not is no reason to wait longer
+    assert extractor.transit_of("news") == delay + timedelta(seconds=5)
 
 
 def test_what_cannot_be_had_is_refused_before_it_is_asked() -> None:

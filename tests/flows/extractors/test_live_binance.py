@@ -198,7 +198,7 @@ def test_what_the_run_is_told() -> None:
     assert extractor.consecutive == {"trades": "trade_id"}
     assert extractor.every_bar
     assert "trades" in extractor.numbered
-    assert extractor.transit == timedelta(seconds=5)
+    assert extractor.transit_of("trades") == timedelta(seconds=5)
     # single trades of futures share their numbers with what is no trade
     for market, trades, counted in (
         ("spot", "single", {"trades": "trade_id"}),

@@ -85,7 +85,7 @@ ALPACA = r"""{
                 {"zero": ["ask_price"], "null": ["ask_price", "ask_size"]}]
     },
     "ohlcv-1m": {
-      "when": {"T": ["b", "u"]}, "symbol": "S",
+      "when": {"T": ["b", "u"]}, "symbol": "S", "late_seconds": 35,
       "fields": {"ts_event": "t", "open": "o", "high": "h", "low": "l", "close": "c", "volume": "v",
                  "trade_count": "n", "vwap": "vw"}
     }
@@ -196,6 +196,9 @@ def test_options_say_how_rows_are_told_apart() -> None:
     assert extractor.every_bar
     assert extractor.rotation == timedelta(hours=23)
     assert live_half("flux", {**json.loads(TWELVEDATA), "url": "wss://x.example"}, {}).rotation is None
+    revised = live_half("flux", {**json.loads(ALPACA), "url": "wss://x.example", "stream_delay_minutes": 15}, {})
+    assert revised.transit_of("ohlcv-1m") == timedelta(minutes=15, seconds=35)
+    assert revised.transit_of("trades") == timedelta(minutes=15, seconds=5)
 
 
 def test_a_secret_that_is_not_set_is_named_and_none_is_shown() -> None:
