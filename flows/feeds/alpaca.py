@@ -46,7 +46,7 @@ def feed(url: str, columns: Mapping[str, Mapping[str, Place]]) -> Feed:
                 Answer.model_validate({"when": {"T": "error", "code": code}, "means": means, "reason": "msg"})
                 for code, means in _CODES.items()
             ),
-            Answer(when={"T": "error", "code": [400, 405, 410]}, means="refused", reason="msg"),
+            Answer(when={"T": "error", "code": [400, 405, 410]}, means="refused", reason="msg", whole=True),
             Answer(when={"T": "c"}, means="kept", of="trades", reason="it corrects a trade, and trades do not change"),
             Answer(when={"T": "x"}, means="kept", of="trades", reason="it cancels a trade, and trades do not change"),
         ),

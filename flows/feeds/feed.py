@@ -76,6 +76,8 @@ class Answer(Options):
     prefix: str = ""
     #: where the number of the request is that it answers
     request: str = ""
+    #: a refusal without names is the only answer to its request; else others may refuse or acknowledge some channels
+    whole: StrictBool = False
     #: where the vendor's words are
     reason: str = ""
     #: the schema under which an event is kept
@@ -185,7 +187,11 @@ class Feed(Options):
     pace: float = Field(0, ge=0, le=1000, description="Messages a second that the vendor hears; 0: any number.")
     heartbeat: Message | None = Field(None, description="Message that is sent again and again; empty: none.")
     heartbeat_seconds: float = Field(10, gt=0, le=3600, description="Seconds between two of them.")
-    answers: tuple[Answer, ...] = Field((), description="What the vendor says that is no data: when → means.")
+    answers: tuple[Answer, ...] = Field(
+        (),
+        description="What the vendor says that is no data: when → means. Of subscribed it should say names or request:"
+        " without them a request that is not answered in time ends the connection.",
+    )
     records: str = Field("", description="Place of the events in a message; empty: the message, or a list of them.")
     events: dict[str, Events] = Field(min_length=1, description="Our schema → how its events look.")
     ahead_seconds: float = Field(300, ge=0, description="An event may lie so much after its receipt, not more.")

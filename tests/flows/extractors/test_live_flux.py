@@ -69,7 +69,7 @@ ALPACA = r"""{
     {"when": {"T": "error", "code": 409}, "means": "entitlement", "reason": "msg"},
     {"when": {"T": "error", "code": 407}, "means": "lost", "reason": "msg"},
     {"when": {"T": "error", "code": [404, 406, 500]}, "means": "again", "reason": "msg"},
-    {"when": {"T": "error"}, "means": "refused", "reason": "msg"}
+    {"when": {"T": "error"}, "means": "refused", "reason": "msg", "whole": true}
   ],
   "dedup": {"trades": "trade_id"},
   "events": {

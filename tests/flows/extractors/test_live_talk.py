@@ -1,6 +1,7 @@
 """The conversation with a vendor, without network or clock: requests, halves, late answers, changes, heartbeats."""
 
 import json
+import random
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
@@ -120,6 +121,136 @@ def test_words_that_name_a_channel_are_about_that_one() -> None:
     assert acknowledged(made.heard(b'{"ok":true,"to":"t.S2"}', 1)) == {third}
 
 
+def acted_out(made: Talk, vendor: Callable[[Any], Iterable[tuple[float, Any]]]) -> tuple[list[Any], dict[Channel, str]]:
+    """Let a vendor answer after some seconds each; return what was said, and what became of each channel in the end."""
+    said: list[Any] = []
+    became: dict[Channel, str] = {}
+    coming: list[tuple[float, int, Any]] = []
+    now = 0.0
+    while now < 600:
+        message, told = made.due(now, 1)
+        if message is not None:
+            said.append(json.loads(message))
+            coming += [(now + after, len(said), answer) for after, answer in vendor(said[-1])]
+            # what is sent over one connection comes in its order
+            coming.sort(key=lambda one: one[:2])
+        elif coming and coming[0][0] <= now + made.wait(now):
+            now, _, answer = coming.pop(0)
+            told = [*told, *made.heard(json.dumps(answer).encode(), 1)]
+        else:
+            now += max(made.wait(now), 0.001)
+        for one in told:
+            became |= dict.fromkeys(one.acknowledged, "acknowledged") | dict(one.refused)
+    return said, became
+
+
+NAMING = [
+    {"when": {"ok": True}, "means": "subscribed", "names": {"to": ""}},
+    {"when": {"ok": False}, "means": "refused", "reason": "why"},
+]
+
+
+@pytest.mark.parametrize("each", [True, False], ids=["one for each channel", "one for the request"])
+@pytest.mark.parametrize("seed", range(40))
+def test_refusals_that_name_nothing_cost_no_other_channel(seed: int, *, each: bool) -> None:
+    chance = random.Random(seed)
+    some = channels(chance.randint(1, 12))
+    bad = {f"t.{one.symbol}" for one in some if chance.random() < 0.4}
+
+    def vendor(message: Any) -> Iterable[tuple[float, Any]]:
+        refused = bad & set(message["to"])
+        for name in message["to"]:
+            # some take longer than is waited for
+            after = chance.choice([0.05, 0.2, 0.9, 2.5])
+            if each and name in bad:
+                yield after, {"ok": False, "why": "not authorized"}
+            elif each or not refused:
+                yield after, {"ok": True, "to": [name]}
+        if refused and not each:
+            yield 0.05, {"ok": False, "why": "not authorized"}
+
+    _, became = acted_out(talk(some, batch=chance.randint(1, 8), answers=NAMING), vendor)
+    good = {one for one in some if f"t.{one.symbol}" not in bad}
+    assert {one for one, how in became.items() if how == "acknowledged"} == good
+    assert became.keys() == set(some)
+
+
+def test_as_many_refusals_as_channels_are_left_refuse_them_all() -> None:
+    def vendor(message: Any) -> Iterable[tuple[float, Any]]:
+        for name in message["to"]:
+            yield 0.1, {"ok": True, "to": [name]} if name < "t.S5" else {"ok": False, "why": "not authorized"}
+
+    said, became = acted_out(talk(channels(10), answers=NAMING), vendor)
+    assert len(said) == 1
+    assert list(became.values()).count("not authorized") == 5
+
+
+def test_a_refusal_of_a_whole_request_needs_no_waiting() -> None:
+    made = talk(channels(2), answers=[NAMING[0], {**NAMING[1], "whole": True}])
+    made.due(0.0, 1)
+    assert made.heard(b'{"ok":false,"why":"too many"}', 1) == []
+    assert json.loads(made.due(0.0, 1)[0] or "")["to"] == ["t.S0"]
+
+
+def test_an_acknowledgement_that_comes_too_late_counts() -> None:
+    first, second, third = channels(3)
+    made = talk([first], answers=NAMING)
+    made.due(0.0, 1)
+    made.heard(b'{"ok":true,"to":["t.S0"]}', 1)
+    made.change([second, third], ())
+    made.due(0.0, 1)
+    made.heard(b'{"ok":false,"why":"not authorized"}', 1)
+    made.due(0.0, 1)
+    # both are asked again, each alone
+    assert json.loads(made.due(1.0, 1)[0] or "")["to"] == ["t.S1"]
+    assert acknowledged(made.heard(b'{"ok":true,"to":["t.S2"]}', 1)) == {third}
+    made.heard(b'{"ok":false,"why":"not authorized"}', 1)
+    made.due(1.0, 1)
+    message, told = made.due(2.0, 2)
+    assert told == [Told(2, refused={second: "not authorized"})]
+    assert message is None
+    assert acknowledged(made.heard(b'{"ok":true,"to":["t.S1"]}', 1)) == {second}
+    # one that is not wanted any more is ended
+    made.change([], [second])
+    assert json.loads(made.due(2.0, 1)[0] or "") == {"op": "unsub", "to": ["t.S1"], "id": 4}
+
+
+def test_an_acknowledgement_that_comes_after_its_time_counts() -> None:
+    first, second, third = channels(3)
+    made = talk([first])
+    made.due(0.0, 1)
+    made.heard(b'{"ok":true,"id":1}', 1)
+    made.change([second], ())
+    made.due(0.0, 1)
+    assert made.due(10.0, 1)[1][0].refused.keys() == {second}
+    made.change([third], ())
+    made.due(10.0, 1)
+    assert acknowledged(made.heard(b'{"ok":true,"id":2}', 1)) == {second}
+    assert acknowledged(made.heard(b'{"ok":true,"id":3}', 1)) == {third}
+
+
+def test_a_channel_that_was_refused_by_name_is_not_acknowledged_by_number() -> None:
+    first, second = channels(2)
+    refused = {"when": {"failed": []}, "means": "refused", "names": {"failed": ""}, "reason": "why", "request": "id"}
+    made = talk([first, second], answers=[NUMBERED["answers"][0], refused])
+    made.due(0.0, 1)
+    made.heard(b'{"id":1,"failed":["t.S1"],"why":"unknown"}', 1)
+    assert acknowledged(made.heard(b'{"ok":true,"id":1}', 1)) == {first}
+    assert acknowledged(made.heard(b'{"ok":true,"id":1}', 1)) == set()
+
+
+def test_where_answers_cannot_be_told_apart_a_missing_one_ends_the_connection() -> None:
+    first, second = channels(2)
+    made = talk([first], answers=[{"when": {"ok": True}, "means": "subscribed"}])
+    made.due(0.0, 1)
+    made.heard(b'{"ok":true}', 1)
+    made.change([second], ())
+    made.due(0.0, 1)
+    # else a late answer would acknowledge whatever is asked next
+    with pytest.raises(TransientError, match=r"no answer to the subscription to trades of 'S1'"):
+        made.due(10.0, 1)
+
+
 def test_where_nothing_is_acknowledged_a_request_counts_when_it_is_sent() -> None:
     made = talk(channels(3), answers=[], batch=2)
     said, told = converse(made, lambda message: ())
@@ -184,6 +315,25 @@ def test_a_channel_that_two_schemas_come_from_stays_for_the_other() -> None:
     assert [message["op"] for message in converse(made, ok)[0]] == ["unsub"]
 
 
+def test_a_channel_that_another_schema_asks_meanwhile_stays_for_it() -> None:
+    quotes = {**TRADES, "when": {"e": "q"}, "fields": {"ts_event": "t", "bid_price": "b"}}
+    one, other = Channel("trades", "A"), Channel("quotes", "A")
+    ok: Callable[[Any], Iterable[Any]] = lambda message: [{"id": message["id"], "ok": True}]  # noqa: E731
+    # it is on its way when the first is dropped; or it waits behind another one that is
+    for batch in (2, 1):
+        made = talk([one], events={"trades": TRADES, "quotes": quotes}, batch=batch)
+        converse(made, ok)
+        made.change([other] if batch == 2 else [Channel("quotes", "0"), other], ())
+        made.due(0.0, 1)
+        made.change((), [one])
+        made.heard(b'{"ok":true,"id":2}', 1)
+        said, _ = converse(made, ok)
+        assert [message["op"] for message in said] == ["sub"] * (2 - batch)
+        # and is ended with the last
+        made.change((), [other])
+        assert [message["to"] for message in converse(made, ok)[0]] == [["t.A"]]
+
+
 def test_no_more_is_said_than_the_vendor_hears() -> None:
     made = talk(channels(6), batch=2, pace=4, answers=[])
     times, now = [], 0.0
@@ -206,6 +356,17 @@ def test_heartbeats_go_out_in_time_and_come_in() -> None:
     assert made.due(3.0, 1)[0] is None
     assert made.heard(b'{"op":"pong"}', 5) == [Told(5)]
     assert made.wait(4.0) == 2
+
+
+def test_heartbeats_leave_room_for_requests() -> None:
+    made = talk(channels(3), batch=1, pace=0.5, heartbeat={"op": "ping"}, heartbeat_seconds=1, answers=[])
+    said, now = [], 0.0
+    while now < 12:
+        message, _ = made.due(now, 1)
+        if message is not None:
+            said.append(json.loads(message)["op"])
+        now += max(made.wait(now), 0.001)
+    assert said == ["sub", "ping", "sub", "ping", "sub", "ping"]
 
 
 def test_a_login_waits_for_the_greeting_and_subscriptions_for_the_login() -> None:

@@ -61,6 +61,17 @@ def test_what_fails_is_refused_and_the_rest_is_heard() -> None:
         assert [one.message["action"] for one in vendor.log] == ["subscribe", "unsubscribe", "subscribe"]
 
 
+def test_nothing_is_noted_of_what_is_acknowledged() -> None:
+    for fails in ([], None):
+        with TwelveDataLiveStandIn() as vendor:
+            vendor.no_fails = fails
+            with Listener(live_half("twelvedata", options(vendor), vendor.keys), [APPLE]) as listener:
+                listener.wait_acknowledged([APPLE])
+                # with the next sign of life all of the answer is known
+                listener.wait_for(lambda heard=listener: not heard.told[-1].acknowledged)
+        assert [told for told in listener.told if told.note or told.refused] == []
+
+
 def test_a_heartbeat_is_sent_and_its_answer_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     with TwelveDataLiveStandIn() as vendor:
         extractor = live_half("twelvedata", options(vendor), vendor.keys)

@@ -71,6 +71,8 @@ class MassiveLiveStandIn(LiveStandIn):
         self.most_connections = 1
         #: seconds a client has to say its key
         self.auth_seconds = 10.0
+        #: seconds that answers to a subscription are under way
+        self.latency = 0.0
 
     def rows(self, schema: str, symbol: str, start: datetime, end: datetime) -> list[Row]:
         """Return records of the market that the REST stand-in answers with too; of pairs it has two venues."""
@@ -165,14 +167,19 @@ class MassiveLiveStandIn(LiveStandIn):
         for name in map(str.strip, names):
             event, _, symbol = name.partition(".")
             if event not in EVENTS[client.notes["market"]] or not symbol:
-                self.status(client, "error", f"unknown channel: {name}")
+                said = ("error", f"unknown channel: {name}")
             elif event in self.forbidden:
-                self.status(client, "error", f"not authorized for: {name}")
+                # one for each channel, which it does not name
+                said = ("error", "not authorized")
             else:
                 schema = EVENTS[client.notes["market"]][event]
                 # what nobody knows is acknowledged like the rest
                 self.subscribe(client, {name: (schema, self._ours(client.notes["market"], symbol))})
-                self.status(client, "success", f"subscribed to: {name}")
+                said = ("success", f"subscribed to: {name}")
+            if self.latency:
+                client.socket.loop.call_later(self.latency, self.status, client, *said)
+            else:
+                self.status(client, *said)
         others = [
             one for one in self.clients if one.authenticated and one.heard and one.opened.path == client.opened.path
         ]
