@@ -117,6 +117,10 @@ def database(url: str) -> dict[str, Any]:
         # WAL lets readers and one writer work at once. A transaction that reads, then writes, fails at once when
         # another wrote meanwhile, whatever the timeout: IMMEDIATE takes the write lock first, and waits for it
         config["OPTIONS"] = {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"}
+    else:
+        # a server that went away without a word is noticed: who waits for it could not end
+        patience = {"connect_timeout": 10, "tcp_user_timeout": 15_000, "keepalives_idle": 10, "keepalives_interval": 5}
+        config["OPTIONS"] = patience | config.get("OPTIONS", {})
     return config
 
 

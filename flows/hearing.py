@@ -47,12 +47,10 @@ class CatalogLiveLedger(CatalogLedger):
         return begun
 
     def join(self, fetch: FetchRef, instruments: Sequence[InstrumentFacts]) -> None:
-        # an empty window covers nothing, and says whom the fetch concerns
+        # an empty window covers nothing, and says whom the fetch concerns, and since when
+        now = timezone.now()
         Coverage.objects.bulk_create(
-            (
-                Coverage(fetch_id=fetch.id, instrument_id=one.id, start=fetch.fetched_at, end=fetch.fetched_at)
-                for one in instruments
-            ),
+            (Coverage(fetch_id=fetch.id, instrument_id=one.id, start=now, end=now) for one in instruments),
             batch_size=_CHUNK,
             ignore_conflicts=True,
         )
@@ -123,6 +121,7 @@ class CatalogLiveLedger(CatalogLedger):
             fetch__schema=job.schema,
             fetch__live=True,
             fetch__complete=True,
+            fetch__pruned=False,
             destination_id=_number(job, destination),
             schema=job.schema,
         ).exclude(status=Delivery.Status.DELIVERED)
@@ -139,7 +138,7 @@ class CatalogLiveLedger(CatalogLedger):
             schema=fetch.schema,
             defaults={"required": required},
         )
-        if found.status == Delivery.Status.DELIVERED:
+        if found.status == Delivery.Status.DELIVERED or Fetch.objects.filter(pk=fetch.id, pruned=True).exists():
             return None
         return DeliveryRef(found.pk, fetch, destination, fetch.schema, found.cursor)
 

@@ -224,7 +224,7 @@ class CatalogLedger:
         of_job = Fetch.objects.filter(source_id=job.source.id, schema=job.schema)
         # a connection's fetch is delivered by whoever runs it, until it has ended
         of_job = of_job.filter(pk=fetch.id) if fetch else of_job.filter(complete=True)
-        if job.extractor_type == "realtime":
+        if job.extractor_type == "realtime" and not fetch:
             # what is live goes where it is heard; the past went where the past is asked for
             of_job = of_job.filter(run__kind="realtime")
         for route in job.routes:
@@ -251,6 +251,8 @@ class CatalogLedger:
         waiting = (
             Delivery.objects.filter(
                 fetch__in=of_job,
+                # what was deleted reaches nobody any more
+                fetch__pruned=False,
                 schema=job.schema,
                 destination_id__in=[route.destination_id for route in job.routes],
             )

@@ -94,8 +94,14 @@ def catch_up(job: Job, workshop: Workshop, without: Collection[int] = ()) -> Out
     for delivery in workshop.ledger.deliveries(job):
         if delivery.fetch.id not in without:
             waiting.setdefault(delivery.fetch.id, []).append(delivery)
-    for _, deliveries in sorted(waiting.items()):
-        outcome.add(deliver(deliveries[0].fetch, job, deliveries, workshop))
+    for number, deliveries in sorted(waiting.items()):
+        try:
+            outcome.add(deliver(deliveries[0].fetch, job, deliveries, workshop))
+        except (OSError, DataflowError) as error:
+            # what is wrong with the landing of one fetch keeps no other back
+            log.exception("fetch %s cannot be delivered", number)
+            outcome.errors.append(f"fetch {number}: {type(error).__name__}: {error}")
+            outcome.transient |= isinstance(error, TransientError)
     return outcome
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from django.db.models import Exists
 from django.db.models import OuterRef
@@ -12,6 +13,8 @@ from catalog.models import Delivery
 from catalog.models import Fetch
 from flows.claims import claim
 from flows.workshops import landing
+
+_TOO_LATE: Final = "the pages were deleted: the source keeps them no longer, and this route is not required"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +48,8 @@ def prune(*, dry_run: bool = False) -> Iterator[Pruned]:
                 if not dry_run:
                     # the mark first: a fetch that says it has pages must have them
                     Fetch.objects.filter(pk=fetch.pk).update(pruned=True)
+                    Delivery.objects.filter(fetch=fetch.pk).exclude(status=Delivery.Status.DELIVERED).update(
+                        status=Delivery.Status.FAILED, error=_TOO_LATE, finished_at=timezone.now()
+                    )
                     shelf.remove(source.name, fetch.pk)
                 yield Pruned(fetch.pk, source.name, size)

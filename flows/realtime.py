@@ -264,7 +264,7 @@ class Attendant:
                 self._handing = now
         elif stream.succeeded:
             self._heard = self._heard or now
-            if now - self._heard >= (SKEW + stream.live.connections.transit).total_seconds() + _OVERLAP:
+            if now - self._heard >= (SKEW + stream.live.transit).total_seconds() + _OVERLAP:
                 self.leave.set()
         elif now - self._handing >= _SUCCESSION:
             if stream.keep():

@@ -193,7 +193,10 @@ class LiveLedger(Ledger, Protocol):
         """Note holes that nothing can fill; they are missing no more. Returns how many are new."""
 
     def delivery(self, job: Job, fetch: FetchRef, destination: str) -> DeliveryRef | None:
-        """Return how a fetch, complete or not, stands at a destination; made where missing, None where delivered."""
+        """Return how a fetch, complete or not, stands at a destination; made where missing.
+
+        None where it is delivered, or its pages were deleted.
+        """
 
     def behind(self, job: Job, destination: str) -> list[DeliveryRef]:
         """Return what a destination does not have of the job's live fetches that are complete, oldest first."""
@@ -233,6 +236,10 @@ class Workshop:
             vendor = f"vendor {self.live.name!r}" if self.live else "the vendor"
             raise ConfigError(f"{vendor} has no historical data")
         return self.history
+
+    def fills(self, schema: str) -> bool:
+        """Whether what was not heard of a schema can be asked of the vendor's past."""
+        return self.history is not None and self.history.fills(schema)
 
     def amended(self, job: Job) -> Job:
         """Return the job with the instruments that were registered since it was planned, on all its routes."""

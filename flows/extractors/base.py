@@ -180,6 +180,13 @@ class BaseHistoricalExtractor(BaseExtractor):
 
     #: false where what the vendor has is not asked by window (files): open ends stay open
     windowed: ClassVar[bool] = True
+    #: names of the schemas of which it has only what is now: no window of them can be asked
+    snapshots: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def fills(cls, schema: str) -> bool:
+        """Whether a window of a schema that was not heard live can be asked."""
+        return schema not in cls.snapshots and (not cls.schemas or schema in cls.schemas)
 
     @property
     def patience(self) -> Patience:

@@ -121,6 +121,7 @@ class BinanceExtractor(_Binance, HttpExtractor):
     """Klines, trades and order books of Binance."""
 
     schemas = (*INTERVALS, "trades", "mbp-10")
+    snapshots = frozenset({"mbp-10"})
     refusals = (('"code": ?-1121', UnknownSymbol), ('"code": ?-(2008|2014|2015)', AuthFailed))
 
     def headers(self) -> Mapping[str, str]:
@@ -136,7 +137,7 @@ class BinanceExtractor(_Binance, HttpExtractor):
             self.limiter.correct("weight", _WEIGHTS[self.options.market] - int(used))
 
     def requests(self, job: Job) -> Iterator[Request]:
-        if job.schema == "mbp-10":
+        if job.schema in self.snapshots:
             # a snapshot is of the moment it is taken, which lies after the window that was planned
             for one in job.instruments:
                 yield Request(job, (replace(one, end=LATEST),))
@@ -146,7 +147,7 @@ class BinanceExtractor(_Binance, HttpExtractor):
     def calls(self, request: Request) -> Iterator[Call]:
         for _, symbol, start, end in asked(request):
             about = {"symbol": symbol}
-            if request.job.schema == "mbp-10":
+            if request.job.schema in self.snapshots:
                 yield Call(self._path("depth"), {**about, "limit": "10"}, about, self._cost("depth"))
                 continue
             window = {"startTime": str(units(start)), "limit": str(self.options.page_rows)}
@@ -164,7 +165,7 @@ class BinanceExtractor(_Binance, HttpExtractor):
         rows = self.json_of(answer)
         if request.job.schema == "trades":
             return self._next_trades(call, rows)
-        if request.job.schema == "mbp-10" or not rows:
+        if request.job.schema in self.snapshots or not rows:
             return None
         # the next bar opens when the last one closed: 6 is the last millisecond of a bar
         start = int(rows[-1][6]) + 1

@@ -77,6 +77,10 @@ class Link:
 class Owner(Protocol):
     """Who a connection is for."""
 
+    @property
+    def transit(self) -> timedelta:
+        """The time after which what happened has been sent of everything that is subscribed."""
+
     def wanted(self) -> dict[Channel, int]:
         """Return what is to be subscribed now, with the instrument of each."""
 
@@ -108,12 +112,6 @@ class Connections:
         self.current: Link | None = None
         self._worked = False
         self._flushing = False
-
-    @property
-    def transit(self) -> timedelta:
-        """The time after which what happened has been sent of everything that is subscribed."""
-        schemas = {channel.schema for channel in self.owner.wanted()}
-        return max(map(self.extractor.transit_of, schemas), default=self.extractor.transit)
 
     async def keep(self) -> None:
         """Connect for ever. Raises AuthFailed, NotEntitled or ConfigError where nothing ever worked."""
@@ -200,7 +198,7 @@ class Connections:
             self.current = old
             return old
         # the new one's windows begin a little later than its acknowledgement
-        await self.owner.pause((SKEW + self.transit).total_seconds())
+        await self.owner.pause((SKEW + self.owner.transit).total_seconds())
         await self.close(old)
         return new
 
@@ -242,8 +240,13 @@ class Connections:
             link.early_bytes += size
             return
         link.stint.take(frames)
+        self._look_torn(link)
         if not self._flushing:
             self.flush_soon()
+
+    def _look_torn(self, link: Link) -> None:
+        if link.stint is not None and link.stint.torn:
+            raise TransientError(f"{self.name}: messages were lost; another connection begins anew")
 
     def flush_soon(self) -> None:
         """Write what came when the loop is next here."""
@@ -294,6 +297,7 @@ class Connections:
                 if number is not None:
                     ids.setdefault(channel.schema, []).append(number)
             link.stint.told(told, ids)
+            self._look_torn(link)
             if ids:
                 self.owner.acknowledged(told.received)
         self.status.acknowledged = len(link.answered - self.status.refused.keys())

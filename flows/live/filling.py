@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 #: seconds after which holes are looked for again: what a vendor publishes late, bars it was silent about
 EVERY: Final = 60.0
-#: seconds after which what was heard at a moment is known
-_KNOWN: Final = SKEW.total_seconds() + 0.5
+#: seconds after which what was heard is in the ledger, whoever notes it (a predecessor that is still heard, too)
+_NOTED: Final = 2.5
 #: seconds after which it is looked whether other runs, or a destination that was new, have left something undelivered
 _LEFT: Final = 300.0
 #: seconds until a hole is asked again that history did not close: it refuses, or has not got it yet
@@ -76,10 +76,13 @@ class Filler:
         in_thread: Callable[[], AbstractContextManager[None]],
         underway: Callable[[], set[int]],
         persist: Callable[[], None],
+        transit_of: Callable[[str], timedelta],
     ) -> None:
         self.name = name
         #: notes what was heard until now: what is known shall not be asked
         self.persist = persist
+        #: the time after which what happened has been heard of a schema
+        self.transit_of = transit_of
         #: fetches that are being delivered as they come
         self.underway = underway
         self._stopping = threading.Event()
@@ -116,19 +119,26 @@ class Filler:
         with self._changed:
             self._until = max(self._until, at)
             # what comes meanwhile is looked for afterwards: it never puts off what came before
-            self._due = self._due or time.monotonic() + _KNOWN
+            self._due = self._due or time.monotonic() + self._soonest()
             self._changed.notify_all()
 
     def again(self) -> None:
         """Deliver once more what has landed and nobody delivers."""
         self._caught_up = False
 
+    def known_after(self, schema: str) -> float:
+        """Return the seconds after which it is known whether what happened at a moment was heard."""
+        return (SKEW + self.transit_of(schema)).total_seconds() + _NOTED
+
+    def _soonest(self) -> float:
+        return min(map(self.known_after, self.jobs), default=_NOTED)
+
     def _sleep(self, seconds: float) -> None:
         # whoever ends does not sit out a pause between two attempts
         self._stopping.wait(seconds)
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        backoff = _FIRST_PAUSE
         with self.in_thread():
             while not self._stopping.is_set():
                 with self._changed:
@@ -139,19 +149,20 @@ class Filler:
                             return
                         if self._due and self._due > time.monotonic():
                             continue
-                    known = time.time_ns() - int(_KNOWN * 1e9)
+                    jobs, now = dict(self.jobs), time.time_ns()
+                    pauses = {schema: self.known_after(schema) for schema in jobs}
                     # not for ever, where the clock was set back
-                    self._until = min(self._until, known + int(2 * _KNOWN * 1e9))
-                    until = min(self._until, known)
-                    self._due = time.monotonic() + _KNOWN if self._until > known else 0.0
-                    jobs = dict(self.jobs)
+                    self._until = min(self._until, now + int(max(pauses.values(), default=0) * 1e9))
+                    untils = {schema: min(self._until, now - int(pause * 1e9)) for schema, pause in pauses.items()}
+                    waiting = self._until > min(untils.values(), default=self._until)
+                    self._due = time.monotonic() + self._soonest() if waiting else 0.0
                 self.error = ""
                 try:
                     if not self._caught_up or time.monotonic() - self._looked > _LEFT:
                         self._caught_up, self._looked = True, time.monotonic()
                         if not self._catch_up(jobs):
                             self._caught_up = False
-                    self._fill(jobs, until)
+                    self._fill(jobs, untils)
                 except _Stopped:
                     return
                 except Exception as error:  # noqa: BLE001  # vendor, ledger or disk: looked for again later
@@ -160,10 +171,10 @@ class Filler:
                     self.ledger.mend()
                     self._caught_up = False
                 if not self._caught_up:
-                    pause = min(2 * pause, _LONGEST_PAUSE)
-                    self._stopping.wait(pause)
+                    backoff = min(2 * backoff, _LONGEST_PAUSE)
+                    self._stopping.wait(backoff)
                 else:
-                    pause = _FIRST_PAUSE
+                    backoff = _FIRST_PAUSE
 
     def _catch_up(self, jobs: Mapping[str, Job]) -> bool:
         """Deliver what landed earlier; returns whether all of it was."""
@@ -180,12 +191,11 @@ class Filler:
                 return False
         return done
 
-    def _fill(self, jobs: Mapping[str, Job], until: int) -> None:
+    def _fill(self, jobs: Mapping[str, Job], untils: Mapping[str, int]) -> None:
         self.persist()
         for job in jobs.values():
-            history = self.workshop.history
-            fillable = history is not None and (not history.schemas or job.schema in history.schemas)
-            wanted = self._expected(job, until, SKEW if fillable else timedelta(0))
+            fillable = self.workshop.fills(job.schema)
+            wanted = self._expected(job, untils[job.schema], SKEW if fillable else timedelta(0))
             if not wanted:
                 continue
             holes = self.ledger.missing(Request(replace(job, filling=True), tuple(wanted)))
@@ -254,7 +264,8 @@ class Filler:
         """Return the instruments with the window that should be covered by now; `skew` is that of the windows heard."""
         schema = schema_called(job.schema)
         now = datetime.now(UTC)
-        end = min(max(now - LATE, instant(until) + skew if until else now - LATE), now)
+        late = now - max(LATE, timedelta(seconds=self.known_after(job.schema)))
+        end = min(max(late, instant(until) + skew), now) if until else late
         if schema.timeframe:
             end = bars_end(end, schema.timeframe)
         heard = self.ledger.first_heard(job)

@@ -39,6 +39,9 @@ class Ring:
 
     def add(self, first: int, end: int, batches: Sequence[RefinedBatch]) -> None:
         """Add the next step; the oldest go where they are too many."""
+        if first == end and not any(batch.parsed for batch in batches):
+            # contexts alone: a step without length would be taken again and again
+            return
         size = sum(batch.accepted.nbytes + batch.rejected.nbytes for batch in batches)
         with self.changed:
             self.steps.append(Step(first, end, tuple(batches), size))

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from datetime import datetime
+from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -57,6 +58,8 @@ _SYNC_SECONDS: Final = 0.05
 _PERSIST_SECONDS: Final = 2.0
 #: how long all threads together may take to end what they are at; the process does not wait for those that take longer
 _LAST_SECONDS: Final = 1.0
+#: how long what was heard may take to be sealed and completed at the end; else the next run does it
+_COMPLETE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,9 @@ class Live:
         self.stints: list[Stint] = []
         #: what stints brought that are no longer among these
         self.seen: dict[tuple[str, int], Seen] = {}
-        self.filler = Filler(self.name, workshop, ledger, in_thread, self._underway, self._persist_all)
+        self.filler = Filler(
+            self.name, workshop, ledger, in_thread, self._underway, self._persist_all, extractor.transit_of
+        )
         self.ready = threading.Event()
         self._closing: list[Stint] = []
         self._beginning: set[asyncio.Future[Stint]] = set()
@@ -106,6 +111,11 @@ class Live:
         self._disk_thread = ThreadPoolExecutor(1, f"disk {self.name}")
         # compresses what is full: that can wait
         self._seal_thread = ThreadPoolExecutor(1, f"seal {self.name}", gently)
+
+    @property
+    def transit(self) -> timedelta:
+        """The time after which what happened has been sent of everything that is asked for."""
+        return max(map(self.extractor.transit_of, self.jobs), default=self.extractor.transit)
 
     # -- from outside ---------------------------------------------------------------------------------------------
 
@@ -154,14 +164,14 @@ class Live:
             await asyncio.gather(*(self.connections.close(link) for link in list(self.connections.links)))
         finally:
             if self._beginning:
-                await asyncio.wait(self._beginning)
+                await asyncio.wait(self._beginning, timeout=_COMPLETE_SECONDS)
                 # theirs who were cancelled meanwhile are ended by a callback
                 await asyncio.sleep(0)
             await asyncio.get_running_loop().run_in_executor(None, self._drain)
             self._ledger_thread.submit(self._leave)
-            self._ledger_thread.shutdown()
-            self._disk_thread.shutdown()
-            self._seal_thread.shutdown()
+            for thread in (self._ledger_thread, self._disk_thread, self._seal_thread):
+                # a store that does not answer is not waited for
+                thread.shutdown(wait=False)
 
     async def _in(self, executor: ThreadPoolExecutor | None, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, self._guarded, call)
@@ -305,13 +315,13 @@ class Live:
         except TransientError as error:
             # it is looked at again sooner than a vendor would be asked
             raise TransientError(str(error)) from error
-        history = self.workshop.history
-        schemas = frozenset(history.schemas or jobs) if history is not None else frozenset()
         replayed: dict[str, dict[int, datetime]] = {}
         for channel, at in link.request.since.items():
             if channel in link.wanted:
                 replayed.setdefault(channel.schema, {})[link.wanted[channel]] = instant(at)
-        return Stint(self.extractor, self.workshop.landing, self.ledger, jobs, schemas, self._was_lost, replayed)
+        return Stint(
+            self.extractor, self.workshop.landing, self.ledger, jobs, self.workshop.fills, self._was_lost, replayed
+        )
 
     async def end(self, stint: Stint) -> None:
         """Let a stint come to its end; it is completed when all of it is written and refined."""
@@ -426,6 +436,10 @@ class Live:
             for channel, number in removed.items():
                 if stint is not None:
                     stint.left(channel.schema, [number])
+            if stint is not None and stint.counts_again(added):
+                # what it missed meanwhile would be taken for what it brings
+                self.connections.give_up(link, TransientError(f"{self.name}: channels come back; connecting anew"))
+                continue
             if added or removed:
                 link.wanted = wanted
                 link.request.changes.put_nowait((frozenset(added), frozenset(removed)))
@@ -478,6 +492,12 @@ class Live:
         until = time.monotonic() + _LAST_SECONDS
         for thread in self._threads():
             thread.join(max(until - time.monotonic(), 0.0))
+        # in a thread that nobody waits for: the ledger's store, or the disk, may not answer
+        closing = threading.Thread(target=self._complete, name=f"complete {self.name}", daemon=True)
+        closing.start()
+        closing.join(_COMPLETE_SECONDS)
+
+    def _complete(self) -> None:
         with self.in_thread():
             for stint in self._closing:
                 try:

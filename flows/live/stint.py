@@ -24,9 +24,11 @@ import pyarrow.compute as pc
 
 from catalog.errors import TransientError
 from catalog.schemas import INSTRUMENT
+from catalog.schemas import TIMEFRAMES
 from catalog.schemas import schema as schema_called
 from catalog.schemas.refine import Ordinals
 from flows.extractors.base import BaseRealtimeExtractor
+from flows.frames import Channel
 from flows.frames import Frame
 from flows.frames import Told
 from flows.groups import Group
@@ -55,6 +57,8 @@ log = logging.getLogger(__name__)
 
 _PAUSE: Final = 1.0
 _SKEW: Final = SKEW // timedelta(microseconds=1) * 1000
+#: signs of life for so long (ns) without a row: nothing waits at the vendor
+_QUIET: Final = 5_000_000_000
 #: how old frames may grow while refining waits for the routes: what is not refined is not known to be heard, and
 #: would be bought
 _PATIENT: Final = 10.0
@@ -121,7 +125,7 @@ class Stint:
         landing: Landing,
         ledger: LiveLedger,
         jobs: Mapping[str, Job],
-        history: frozenset[str],
+        fills: Callable[[str], bool],
         lost: Callable[[], None],
         replayed: Mapping[str, Mapping[int, datetime]] = MappingProxyType({}),
     ) -> None:
@@ -129,11 +133,13 @@ class Stint:
         self.extractor = extractor
         self.landing = landing
         self.ledger = ledger
-        self.history = history
+        self.fills = fills
         self.context: list[Frame] = []
         self.seen: dict[tuple[str, int], Seen] = {}
         self.faults = 0
         self.failed = False
+        #: messages were lost, and what follows could not be told from them: it is for another connection
+        self.torn = False
         #: the clock was set back: what is said of times is wrong
         self.adrift = False
         self.stopping = threading.Event()
@@ -142,6 +148,8 @@ class Stint:
         self._alive = 0
         self._refined_until = 0
         self._refined = 0
+        #: of the newest rows: when they were received, when they happened, and whether that is too long ago
+        self._newest = (0, 0, False)
         self._lock = threading.Lock()
         self._persisting = threading.Lock()
         names = sorted(jobs)
@@ -160,7 +168,7 @@ class Stint:
         for destination in {route.destination for route in job.routes}:
             # whoever finds it knows where it was to go, also where this process is killed before it went anywhere
             self.ledger.delivery(job, fetch, destination)
-        fillable = job.schema in self.history
+        fillable = self.fills(job.schema)
         cut = counts_repeats(self.extractor, schema) and fillable
         # what nothing can fill shall not look like a gap only because clocks may differ
         skew = SKEW if fillable else timedelta(0)
@@ -206,9 +214,12 @@ class Stint:
 
     def take(self, frames: Sequence[Frame]) -> None:
         """Take frames of the connection that came together."""
+        self._lives(frames[-1].received)
+        if self.torn:
+            # not heard: history has it
+            return
         self.context += [frame for frame in frames if frame.context]
         self.spool.append(frames)
-        self._lives(frames[-1].received)
 
     def told(self, told: Told, ids: Mapping[str, Sequence[int]]) -> None:
         """Take what the vendor said of subscriptions; `ids` are the acknowledged instruments of each schema."""
@@ -220,7 +231,10 @@ class Stint:
             channel = self.channels[name]
             replayed = told.since is not None and not told.lost
             since = told.since if replayed and told.since is not None else told.received
-            channel.heard.acknowledged(numbers, since, replayed=replayed)
+            # of whom it was not asked to send again, what came before was cut off
+            again = {number for number in numbers if replayed and (not channel.cut or number in channel.starts)}
+            channel.heard.acknowledged(again, since, replayed=True)
+            channel.heard.acknowledged(set(numbers) - again, told.received)
             if channel.cut:
                 starts = channel.heard.starts()
                 with self._lock:
@@ -248,11 +262,19 @@ class Stint:
             self._lost()
 
     def interrupted(self, at: int, since: int | None) -> None:
-        """Note that messages were lost (from `since` on): what was subscribed is heard anew from `at` on."""
+        """Note that messages were lost (from `since` on): what was subscribed is heard anew from `at` on.
+
+        Not on this connection where repeats are told apart by counting: what follows would be counted as what was lost.
+        """
+        _, happened, late = self._newest
+        if since is None and late:
+            since = happened
+        self.torn = any(channel.cut for channel in self.channels.values())
         for channel in self.channels.values():
             known = channel.heard.starts()
             channel.heard.ended(since)
-            channel.heard.acknowledged(known, at)
+            if not self.torn:
+                channel.heard.acknowledged(known, at)
 
     def prepare(self, jobs: Mapping[str, Job]) -> dict[str, _Channel]:
         """Note jobs in the ledger that are new or have changed; returns the new schemas. Waits for the ledger."""
@@ -295,6 +317,11 @@ class Stint:
         """Whether jobs are not those that were taken up."""
         return any(name not in self.channels or self.channels[name].job != job for name, job in jobs.items())
 
+    def counts_again(self, channels: Mapping[Channel, int]) -> bool:
+        """Whether some of these were left before and repeats are told apart by counting: then they need a new stint."""
+        known = ((self.channels.get(channel.schema), number) for channel, number in channels.items())
+        return any(one is not None and one.cut and number in one.known for one, number in known)
+
     def left(self, name: str, numbers: Iterable[int]) -> None:
         """Note instruments that are no longer subscribed."""
         if name in self.channels:
@@ -320,7 +347,7 @@ class Stint:
         windows = {}
         for name, channel in self.channels.items():
             if until and not self.adrift:
-                channel.heard.until(until)
+                channel.heard.until(self._proven(name, until))
             windows[name] = channel.heard.take()
         try:
             self.spool.sync()
@@ -335,6 +362,15 @@ class Stint:
             for name, some in windows.items():
                 self.channels[name].heard.again(some)
             raise
+
+    def _proven(self, name: str, until: int) -> int:
+        """Return up to when a sign of life proves anything: a stream that lags is heard no further than what it brings.
+
+        What waits at the vendor is lost with the connection. Where no rows have come for a while, none wait.
+        """
+        received, happened, late = self._newest
+        transit = _nanoseconds(self.extractor.transit_of(name))
+        return min(until, happened + transit) if late and until - received <= max(transit, _QUIET) else until
 
     def close(self) -> None:
         """Seal the frames and complete the fetches; the connection has ended. Waits for disk and ledger."""
@@ -419,12 +455,28 @@ class Stint:
                 self._look(name, channel, batch, received)
             if not self._quarantine(channel.fetch, found):
                 return False
+        self._note_lag(batches, received)
         with self._lock:
             self._refined_until = max(self._refined_until, received)
             self._refined = group.end
         for name, found in batches.items():
             self.channels[name].ring.add(group.first, group.end, found)
         return True
+
+    def _note_lag(self, batches: Mapping[str, Sequence[RefinedBatch]], received: int) -> None:
+        """Note how far behind what happened the newest rows are."""
+        happened = {
+            name: max((_happened(batch, received) for batch in found if batch.accepted.num_rows), default=0)
+            for name, found in batches.items()
+        }
+        if newest := max(happened.values(), default=0):
+            # clocks differ
+            late = all(
+                received - at > _nanoseconds(self.extractor.transit_of(name) + SKEW)
+                for name, at in happened.items()
+                if at
+            )
+            self._newest = (received, newest, late)
 
     def _quarantine(self, fetch: FetchRef, batches: Sequence[RefinedBatch]) -> bool:
         for batch in batches:
@@ -486,6 +538,20 @@ class Stint:
                 self._lost()
         if int(numbers[-1]) > last:
             self._last[name, text] = (int(numbers[-1]), int(times[-1]))
+
+
+def _happened(batch: RefinedBatch, received: int) -> int:
+    """Return when the newest rows of a batch happened (ns since 1970): a bar when it closed; dates say nothing."""
+    timeframe = batch.schema.timeframe
+    seconds = TIMEFRAMES[timeframe] if timeframe else 0
+    if seconds is None:
+        return received
+    newest: int = pc.max(batch.accepted[batch.schema.time].cast(pa.int64())).as_py()
+    return newest + seconds * 1_000_000_000
+
+
+def _nanoseconds(length: timedelta) -> int:
+    return length // timedelta(microseconds=1) * 1000
 
 
 def _size(frame: Frame) -> int:

@@ -16,6 +16,7 @@ from django.db import transaction
 from catalog.errors import PermanentError
 from catalog.errors import TransientError
 from catalog.models import Coverage
+from catalog.models import DataSource
 from catalog.models import Delivery
 from catalog.models import Fetch
 from catalog.models import InstrumentSymbol
@@ -26,6 +27,7 @@ from catalog.models import Run
 from catalog.schemas import schema as schema_called
 from catalog.schemas.refine import Ordinals
 from flows import ledger
+from flows import pruning
 from flows import refining
 from flows import spool
 from flows.extractors.base import BaseHistoricalExtractor
@@ -96,7 +98,7 @@ def stint_of(stage):
     record = CatalogLiveLedger(Run.objects.create(kind="realtime", source=stage.source))
     jobs = {job.schema: job for job in stage.plan()}
     extractor = ScriptedLive(replace(stage.plan()[0].source, options={}), stage.vendor)
-    made = Stint(extractor, Landing(stage.root), record, jobs, frozenset(jobs), lambda: None)
+    made = Stint(extractor, Landing(stage.root), record, jobs, lambda schema: True, lambda: None)
     try:
         yield made
     finally:
@@ -112,7 +114,7 @@ def windows():
 
 
 def refined_again(schema, live):
-    fetch = Fetch.objects.get(live=True, schema=schema)
+    fetch = Fetch.objects.filter(live=True, schema=schema).earliest("id")
     return list(refine(FetchRef(fetch.pk, "feed", schema, fetch.fetched_at, True), live.workshop))
 
 
@@ -435,8 +437,8 @@ def test_a_new_route_has_what_an_ended_connection_brought(stage, tmp_path):
         Sleeper.awake.set()
 
 
-def test_a_channel_that_comes_back_keeps_what_it_gave_before(tmp_path):
-    """What was heard before it was switched off must be given again when the frames are refined again."""
+def test_a_channel_that_comes_back_is_heard_anew_and_keeps_what_it_gave_before(tmp_path):
+    """What it missed must not be counted as what it brings; refined again, its frames give what they gave."""
     stage = Stage(tmp_path)
     series = stage.series("quotes", "quotes", "BTC")
     stage.series("others", "quotes", "ETH")
@@ -451,7 +453,9 @@ def test_a_channel_that_comes_back_keeps_what_it_gave_before(tmp_path):
         stage.vendor.wait(lambda: len(wire.channels) == 1)
         series.active = True
         series.save()
-        stage.vendor.wait(lambda: len(wire.channels) == 2)
+        stage.vendor.wait_connected(2)
+        assert not wire.open
+        eventually(lambda: live.connections.current.stint)
         stint = live.connections.current.stint
         eventually(lambda: len(stint.channels["quotes"].heard.starts()) == 2)
     assert sum(batch.accepted.num_rows for batch in refined_again("quotes", live)) == 1
@@ -804,4 +808,97 @@ def test_a_frame_the_parser_stumbles_over_costs_itself_alone(stage):
     assert refused.rule == "frame can be parsed"
     assert "UnicodeEncodeError" in refused.reason
     assert json.loads(refused.raw) == poison.decode()
+    accounted()
+
+
+# -- ends, and what is gone -------------------------------------------------------------------------------------------
+
+
+def test_a_connection_whose_last_frame_is_a_context_comes_to_its_end(stage, monkeypatch):
+    whole = ScriptedLive.frames
+
+    async def frames(self, request):
+        async for item in whole(self, request):
+            yield Frame(item.content, item.received, context=True) if _is_hello(item) else item
+
+    monkeypatch.setattr(ScriptedLive, "frames", frames)
+    with stage.running() as live:
+        stage.vendor.wait_connected(1)
+        trades(stage, 1)
+        eventually(lambda: numbers(stage) == [1])
+        stage.vendor.raw(b'{"hello": "again"}')
+        (lane,) = live.lanes.values()
+        (stint,) = live.stints
+        eventually(lambda: stint.spool.written == 1 and stint._refined == 1)
+        stage.vendor.drop()
+        stage.vendor.wait_connected(2)
+        # the second connection brings a context and nothing else, and the lane has come as far
+        eventually(lambda: lane.stints and lane.stints[0] is not stint)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < live.settings.drain
+    assert not Delivery.objects.exclude(status="delivered").exists()
+
+
+def _is_hello(item):
+    return isinstance(item, Frame) and b"hello" in item.content
+
+
+def test_a_run_ends_though_the_ledger_does_not_answer(stage, monkeypatch):
+    hangs, let_go = threading.Event(), threading.Event()
+    whole = CatalogLiveLedger.heard
+
+    def heard(self, *arguments):
+        hangs.set()
+        let_go.wait(60)
+        return whole(self, *arguments)
+
+    stage.settings = replace(stage.settings, drain=1.0)
+    live = stage.live(Run.objects.create(kind="realtime", source=stage.source))
+    thread = threading.Thread(target=live.run)
+    thread.start()
+    try:
+        stage.vendor.wait_connected(1)
+        monkeypatch.setattr(CatalogLiveLedger, "heard", heard)
+        assert hangs.wait(20)
+        live.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+    finally:
+        let_go.set()
+        thread.join(60)
+        eventually(lambda: not [one for one in threading.enumerate() if one.name.startswith(("complete", "ledger"))])
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_pages_are_deleted_when_every_required_route_has_them_and_nobody_waits_for_what_is_deleted(
+    tmp_path, monkeypatch, required
+):
+    class Down(Sleeper):
+        fails = 10_000
+
+    rows = {}
+    stage = Stage(
+        tmp_path, sinks=lambda route, ids: Down(rows) if route.destination == "slow" else open_sink(route, ids)
+    )
+    slow = OutputDestination.objects.create(name="slow", kind="database")
+    Route.objects.create(series=stage.series("live", "trades", "BTC"), destination=slow, required=required)
+    stage.history = False
+    with stage.running():
+        for number in (1, 2, 3):
+            stage.vendor.wait_connected(number)
+            trades(stage, number)
+            eventually(lambda: len(stage.rows("trades")) == number)  # noqa: B023
+            if number < 3:
+                stage.vendor.drop()
+        eventually(lambda: Fetch.objects.filter(complete=True).count() == 2)
+        eventually(lambda: Delivery.objects.filter(fetch__complete=True, status="delivered").count() == 2)
+        monkeypatch.setattr(pruning, "landing", lambda: Landing(stage.root))
+        DataSource.objects.update(keep_landed=timedelta(0))
+        assert len(list(pruning.prune())) == (0 if required else 2)
+        Down.fails = 0
+        Down.awake.set()
+        expected = [1, 2, 3] if required else [3]
+        eventually(lambda: sorted(int(row["trade_id"]) for row in rows.values()) == expected, 60)
+    waiting = Delivery.objects.exclude(status="delivered")
+    assert [one.error for one in waiting] == ([] if required else [pruning._TOO_LATE] * 2)
     accounted()
