@@ -10,9 +10,10 @@
                            "words": {"side": {"true": "A", "false": "B"}}}}
     heartbeat  {"op": "ping"}                 dedup      {"trades": "trade_id"}
 
-Places are field names and positions joined by points. Templates know `{secret:NAME}`, which is the environment variable
-<prefix>_NAME, and where they say so `{list}`, `{joined}`, `{id}` and `{symbol}`; nothing in them is evaluated. There is
-no history: what a connection missed becomes a known gap.
+Places are field names and positions joined by points: in events as `records` finds them, in answers of the whole
+message (what is `nothing` or `kept` may be told by the event too). Templates know `{secret:NAME}`, which is the
+environment variable <prefix>_NAME, and where they say so `{list}`, `{joined}`, `{id}` and `{symbol}`; nothing in them
+is evaluated. There is no history: what a connection missed becomes a known gap.
 """
 
 from collections.abc import Mapping

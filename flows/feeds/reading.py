@@ -83,7 +83,8 @@ class Reader:
                 yield self._layouts[kind].batch(own, rows[mine], received[owner[mine]])
                 continue
             for position in mine.tolist():
-                self._judge(records[position], int(rows[position]), rejects)
+                whole = documents[int(np.searchsorted(owners, owner[position]))]
+                self._judge(records[position], whole, int(rows[position]), rejects)
         for schema, refused in rejects.items():
             yield Batch(schema, _NOTHING, refused.table())
 
@@ -146,11 +147,11 @@ class Reader:
             return taken(records, mine), owner[mine], place[mine]
         return records, owner, place
 
-    def _judge(self, record: Any, row: int, rejects: dict[str, Rejects]) -> None:
-        """Reject what is neither an event nor an answer that is known."""
+    def _judge(self, record: Any, whole: Any, row: int, rejects: dict[str, Rejects]) -> None:
+        """Reject what is neither an event nor an answer that is known, itself or the message that it lies in."""
         raw = _shown(record)
         for answer in self.feed.answers:
-            if answer.fits(record):
+            if answer.fits(record) or (self._records and answer.fits(whole)):
                 if answer.means == "kept":
                     _reject(rejects, answer.of, row, "event has a schema", answer.reason, raw)
                 return

@@ -15,6 +15,7 @@ from flows.extractors.flux import FluxExtractor
 from flows.feeds.templates import Known
 from flows.feeds.templates import message
 from flows.frames import Channel
+from flows.frames import Frame
 from flows.options import read_options
 from tests.flows.extractors.both_halves import plain
 from tests.flows.extractors.both_halves import present
@@ -199,6 +200,32 @@ def test_options_say_how_rows_are_told_apart() -> None:
     revised = live_half("flux", {**json.loads(ALPACA), "url": "wss://x.example", "stream_delay_minutes": 15}, {})
     assert revised.transit_of("ohlcv-1m") == timedelta(minutes=15, seconds=35)
     assert revised.transit_of("trades") == timedelta(minutes=15, seconds=5)
+
+
+def test_answers_are_those_of_whole_messages_where_events_lie_inside() -> None:
+    options = {
+        "url": "wss://x.example", "subscribe": {"to": "{list}"}, "records": "data",
+        "answers": [
+            {"when": {"type": "subscribed"}, "means": "subscribed", "names": {"data.channels": ""}},
+            {"when": {"kind": "status"}, "means": "nothing"},
+        ],
+        "events": {"trades": {
+            "when": {"kind": "trade"}, "symbol": "s", "time_unit": "ms",
+            "fields": {"ts_event": "t", "price": "p", "size": "q"},
+        }},
+    }  # fmt: skip
+    trade = {"kind": "trade", "s": "A", "t": 1_700_000_000_000, "p": "1.5", "q": "2"}
+    said = [
+        {"type": "subscribed", "data": {"channels": ["A"]}},
+        {"type": "events", "data": [trade, {"kind": "status"}]},
+        {"type": "events", "data": {"kind": "other"}},
+        {"type": "events", "data": trade},
+    ]
+    frames = [Frame(json.dumps(one).encode(), 2**61, number=at) for at, one in enumerate(said)]
+    batches = list(live_half("flux", options, {}).parse(frames, {}))
+    assert sum(batch.table.num_rows for batch in batches) == 2
+    (rejected,) = [row for batch in batches for row in batch.rejected.to_pylist()]
+    assert "other" in rejected["raw"]
 
 
 def test_a_secret_that_is_not_set_is_named_and_none_is_shown() -> None:
