@@ -297,6 +297,9 @@ class TwelveDataLive(_TwelveData, WebSocketExtractor):
     def objection(self, channel: Channel) -> str:
         if "," in channel.symbol:
             return f"{channel.symbol!r} holds a comma, which stands between symbols"
+        if ":" in channel.symbol:
+            # it can be asked, as AAPL:NASDAQ, but all that comes is of AAPL
+            return f"{channel.symbol!r} names an exchange, and the stream names none with its symbols: leave it out"
         return super().objection(channel)
 
 

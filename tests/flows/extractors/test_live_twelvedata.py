@@ -61,6 +61,16 @@ def test_what_fails_is_refused_and_the_rest_is_heard() -> None:
         assert [one.message["action"] for one in vendor.log] == ["subscribe", "unsubscribe", "subscribe"]
 
 
+def test_a_symbol_with_its_exchange_is_refused_before_it_is_asked() -> None:
+    elsewhere = Channel("statistics", "AAPL:NASDAQ")
+    with (
+        TwelveDataLiveStandIn() as vendor,
+        Listener(live_half("twelvedata", options(vendor), vendor.keys), [APPLE, elsewhere]) as listener,
+    ):
+        listener.wait_acknowledged([APPLE])
+    assert "'AAPL:NASDAQ' names an exchange" in listener.refused[elsewhere]
+
+
 def test_nothing_is_noted_of_what_is_acknowledged() -> None:
     for fails in ([], None):
         with TwelveDataLiveStandIn() as vendor:
