@@ -1,9 +1,10 @@
 """Alpaca's streams: https://docs.alpaca.markets/docs/streaming-market-data (stocks v2, crypto v1beta3).
 
-Every message is an array. Minute bars come at the end of the minute, and again as updated bars when late trades belong
-to them: rows of the same key, of which the later one counts. Daily bars come every minute and never say that they are
-final: they are not offered. With trades come, unasked, their corrections and cancellations, of which history knows
-nothing: trades are never changed, so these are kept in quarantine.
+Every message is an array. Minute bars come at the end of the minute, and again half a minute later as updated bars when
+late trades belong to them: rows of the same key, of which the later one counts. Daily bars come every minute and never
+say that they are final: they are not offered. With trades come, unasked, their corrections and cancellations. History
+has them as a mark of the trade (`u`: canceled, incorrect), and a corrected trade as one more (`u`: corrected). Trades
+are never changed, and no column has the mark: these events are kept in quarantine.
 """
 
 from collections.abc import Mapping
@@ -16,8 +17,8 @@ from flows.formats.records import Place
 
 #: what each code of an error means; others concern the request
 _CODES: Mapping[int, str] = {
-    401: "again", 402: "auth", 403: "nothing", 404: "again", 406: "again", 407: "lost", 409: "entitlement",
-    500: "again",
+    401: "again", 402: "auth", 403: "nothing", 404: "again", 406: "again", 407: "lost", 408: "entitlement",
+    409: "entitlement", 500: "again",
 }  # fmt: skip
 
 

@@ -118,6 +118,7 @@ def test_symbols_above_the_limit_are_refused_and_the_others_heard() -> None:
         (402, AuthFailed, "auth failed"),
         (404, TransientError, "auth timeout"),
         (406, TransientError, "connection limit exceeded"),
+        (408, NotEntitled, "v2 not enabled"),
         (409, NotEntitled, "insufficient subscription"),
         (500, TransientError, "internal error"),
     ],

@@ -43,8 +43,9 @@ _TELLS = {"bars": ("final",), "updatedBars": ("revised",), "dailyBars": ("provis
 ERRORS = {
     400: ("invalid syntax", False), 401: ("not authenticated", False), 402: ("auth failed", True),
     403: ("already authenticated", False), 404: ("auth timeout", True), 405: ("symbol limit exceeded", False),
-    406: ("connection limit exceeded", True), 407: ("slow client", True), 409: ("insufficient subscription", True),
-    410: ("invalid subscribe action for this feed", False), 500: ("internal error", True),
+    406: ("connection limit exceeded", True), 407: ("slow client", True), 408: ("v2 not enabled", True),
+    409: ("insufficient subscription", True), 410: ("invalid subscribe action for this feed", False),
+    500: ("internal error", True),
 }  # fmt: skip
 _STOCKS = ("AAPL", "MSFT")
 _COINS = ("BTC/USD", "ETH/USD")
