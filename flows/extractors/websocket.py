@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING
 from typing import Annotated
 from typing import Any
 from typing import ClassVar
 from typing import Final
 from urllib.parse import quote
+from urllib.parse import quote_plus
 from urllib.parse import urlencode
 
 from pydantic import AfterValidator
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 
 #: how soon a change of subscriptions is taken up
 _TICK: Final = 0.5
+#: shortest time between two pings: where few messages are heard they leave room for requests
+_PING: Final = 1.0
 #: for the vendor to answer when we close
 _PARTING: Final = 1.0
 #: the connection is closed in order: the vendor restarts, or has had enough of it
@@ -77,7 +81,7 @@ class StreamOptions(Options):
     """Options that every source heard over a WebSocket has, beside where it is heard."""
 
     silence: float = Field(
-        60, ge=1, le=3600, description="Seconds without a sign of life after which a connection is taken to be dead."
+        60, ge=2, le=3600, description="Seconds without a sign of life after which a connection is taken to be dead."
     )
     answer_seconds: float = Field(10, gt=0, le=600, description="Seconds for the vendor to answer a login or request.")
     largest_message_mb: int = Field(64, gt=0, le=1024, description="MiB a message may have, unpacked.")
@@ -133,7 +137,8 @@ class WebSocketExtractor(BaseRealtimeExtractor):
         """Return a text with every secret of the source replaced by ***."""
         endings = {*self.credentials, *self._feed.secrets}
         secrets = [self.context.environ.get(f"{self.source.env_prefix}_{ending}", "") for ending in endings]
-        forms = {form for secret in secrets if secret for form in (secret, quote(secret, safe=""))}
+        ways = (str, quote_plus, partial(quote, safe=""))
+        forms = {way(secret) for secret in secrets if secret for way in ways}
         for form in sorted(forms, key=len, reverse=True):
             text = text.replace(form, "***")
         return text
@@ -150,7 +155,7 @@ class WebSocketExtractor(BaseRealtimeExtractor):
         try:
             if refused := talk.change(request.channels, ()):
                 yield Told(time.time_ns(), refused=refused)
-            pings = Pings(socket, self.silence / 6)
+            pings = Pings(socket, max(self.silence / 6, _PING))
             while True:
                 if alarm.due:
                     now = time.monotonic()

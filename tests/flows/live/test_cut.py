@@ -39,7 +39,7 @@ _FAULTS = [
 @pytest.mark.parametrize(("kind", "step"), _FAULTS)
 def test_a_connection_that_breaks(kind: str, step: str) -> None:
     with Coins() as coins:
-        source = coins.source(answer_seconds=1.0, silence=1.5)
+        source = coins.source(answer_seconds=1.0, silence=2)
         series = coins.series(source, "live", "BTCUSDT", minutes=0.2)
         coins.live.fail(kind, step, after=1 if step == "data" else 0, times=2)
         stream = Stream("coins", settings=Settings(refresh=0.5))
