@@ -1,23 +1,27 @@
 """Live messages as bytes: what a connection brings, and how many of them lie in one file.
 
-A file of frames is a sequence of
+A file of frames is a sequence of blocks, each of which holds the frames that were received at one time:
 
-    4 bytes   length of the content                      little-endian, like all numbers here
-    4 bytes   CRC-32 of the 9 bytes that follow and the content
-    8 bytes   nanoseconds since 1970 at which it was received, by this machine's clock
-    1 byte    1: context (below), 0: not
-    content
+    4 bytes   length of what follows the head            little-endian, like all numbers here
+    4 bytes   CRC-32 of what follows this
+    8 bytes   nanoseconds since 1970 at which they were received, by this machine's clock
+    1 byte    1: contexts (below), 0: not
+    4 bytes   how many frames
+    4 bytes   for each frame: the length of its content
+    contents  one after the other
 
-so that a file whose writer was killed ends at its last whole frame, and what comes after it is known to be torn.
+so that a file whose writer was killed ends at its last whole block, and what comes after it is known to be torn.
 """
 
 import struct
 import zlib
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
+from operator import attrgetter
 from typing import IO
 from typing import Any
 from typing import Final
@@ -28,11 +32,15 @@ from catalog.errors import Damaged
 FRAMES: Final = "application/vnd.dataflow.frames"
 #: rows are numbered by frame and place: row = frame * ROWS_A_FRAME + place
 ROWS_A_FRAME: Final = 1_000_000_000
-_HEAD: Final = struct.Struct("<IIqB")
-_CHECKED: Final = struct.Struct("<qB")
+_HEAD: Final = struct.Struct("<IIqBI")
+#: where what the checksum is of begins
+_CHECKED: Final = 8
+_LENGTH: Final = 4
+#: what is read at once, and what a block holds at most, but for a single frame
 _BLOCK: Final = 1 << 20
-#: no frame is longer: whoever reads a torn file must not trust its lengths
-LONGEST: Final = 256 << 20
+_content, _received, _context = attrgetter("content"), attrgetter("received"), attrgetter("context")
+#: no block is longer: whoever reads a torn file must not trust its lengths
+LONGEST: Final = (256 << 20) + _BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,86 +84,86 @@ class Told:
     note: str = ""
 
 
-def encode(frames: Iterable[Frame]) -> bytes:
+def encode(frames: Sequence[Frame]) -> bytes:
     """Return frames as they lie in a file."""
-    parts: list[bytes] = []
-    crc32, pack = zlib.crc32, _HEAD.pack
-    received, context, begun = 0, False, crc32(_CHECKED.pack(0, False))
-    for frame in frames:
-        content = frame.content
-        if frame.received != received or frame.context != context:
-            # what came together has this in common
-            received, context = frame.received, frame.context
-            begun = crc32(_CHECKED.pack(received, context))
-        parts += (pack(len(content), crc32(content, begun), received, context), content)
-    return b"".join(parts)
+    return b"".join([_block(some) for some in _together(frames)])
+
+
+def _together(frames: Sequence[Frame]) -> Iterator[Sequence[Frame]]:
+    """Yield the frames of each block: mostly all of them, for they came together."""
+    received, contexts = list(map(_received, frames)), list(map(_context, frames))
+    sizes = list(map(len, map(_content, frames)))
+    if frames and received.count(received[0]) == len(frames) == contexts.count(contexts[0]) and sum(sizes) <= _BLOCK:
+        yield frames
+        return
+    first = size = 0
+    for at, one in enumerate(frames):
+        other = (one.received, one.context) != (frames[first].received, frames[first].context)
+        if at > first and (other or size + sizes[at] > _BLOCK):
+            yield frames[first:at]
+            first, size = at, 0
+        size += sizes[at]
+    if frames:
+        yield frames[first:]
+
+
+def _block(frames: Sequence[Frame]) -> bytes:
+    contents = list(map(_content, frames))
+    body = struct.pack(f"<{len(contents)}I", *map(len, contents)) + b"".join(contents)
+    head = _HEAD.pack(len(body), 0, frames[0].received, frames[0].context, len(contents))[_CHECKED:]
+    return struct.pack("<II", len(body), zlib.crc32(body, zlib.crc32(head))) + head + body
 
 
 class Decoder:
-    """Makes frames of a file's bytes, given in any pieces; contexts have the number of the frame that follows."""
+    """Makes frames of a file's bytes, given in any pieces; contexts have the number of the frame that follows.
+
+    `whole` counts the bytes of the blocks that were read.
+    """
 
     def __init__(self, first: int = 0) -> None:
         self.number = first
+        self.whole = 0
         self._rest = b""
 
-    def feed(self, block: bytes) -> list[Frame]:
-        """Return the frames that end in a block. Raises Damaged where one is not what was written."""
-        content = self._rest + block if self._rest else block
-        found = []
-        at, size = 0, len(content)
-        head, unpack, crc32 = _HEAD.size, _HEAD.unpack_from, zlib.crc32
-        number = self.number
-        try:
-            # a loop of its own: all that is live goes through it
-            while (start := at + head) <= size:
-                length, crc, received, context = unpack(content, at)
-                if length > LONGEST:
-                    raise Damaged(f"frame {number} would have {length} bytes")
-                end = start + length
-                if end > size:
-                    break
-                body = content[start:end]
-                if crc32(body, crc32(content[at + 8 : start])) != crc:
-                    raise Damaged(f"frame {number} is not what was written")
-                found.append(Frame(body, received, context != 0, number))
-                number += not context
-                at = end
-        finally:
-            self.number = number
+    def feed(self, content: bytes) -> list[Frame]:
+        """Return the frames of the blocks that end in a piece. Raises Damaged where one is not what was written."""
+        content = self._rest + content if self._rest else content
+        found: list[Frame] = []
+        at = 0
+        while (start := at + _HEAD.size) <= len(content):
+            length, crc, received, context, count = _HEAD.unpack_from(content, at)
+            if length > LONGEST or count * _LENGTH > length:
+                raise Damaged(f"the block of frame {self.number} would have {count} frames in {length} bytes")
+            end = start + length
+            if end > len(content):
+                break
+            if zlib.crc32(memoryview(content)[at + _CHECKED : end]) != crc:
+                raise Damaged(f"the block of frame {self.number} is not what was written")
+            self._cut(content, start, count, received, context != 0, found)
+            self.whole += end - at
+            at = end
         self._rest = content[at:]
         return found
 
+    def _cut(self, content: bytes, start: int, count: int, received: int, context: bool, found: list[Frame]) -> None:
+        number, begin = self.number, start + count * _LENGTH
+        # a loop of its own: all that is read again goes through it
+        for size in struct.unpack_from(f"<{count}I", content, start):
+            found.append(Frame(content[begin : begin + size], received, context, number))
+            number += not context
+            begin += size
+        self.number = number
+
     def finish(self) -> None:
-        """Raise Damaged where the file ends inside a frame."""
+        """Raise Damaged where the file ends inside a block."""
         if self._rest:
-            raise Damaged(f"the file ends inside frame {self.number}")
+            raise Damaged(f"the file ends inside the block of frame {self.number}")
 
 
 def intact(stream: IO[bytes], first: int = 0) -> tuple[int, int]:
     """Return how many bytes and frames of a file are whole: what a killed writer left behind may be torn."""
     decoder = Decoder(first)
-    size = frames = 0
-    try:
-        while block := stream.read(_BLOCK):
-            for frame in decoder.feed(block):
-                size += _HEAD.size + len(frame.content)
-                frames += not frame.context
-    except Damaged:
-        # those that `feed` had found in this block are found again below
-        stream.seek(size)
-        for frame in _one_by_one(stream, first + frames):
-            size += _HEAD.size + len(frame.content)
-            frames += not frame.context
-    return size, frames
-
-
-def _one_by_one(stream: IO[bytes], first: int) -> Iterator[Frame]:
-    decoder = Decoder(first)
-    try:
-        while head := stream.read(_HEAD.size):
-            # an empty one is whole already
-            yield from decoder.feed(head)
-            length = _HEAD.unpack(head)[0] if len(head) == _HEAD.size else 0
-            yield from decoder.feed(stream.read(length))
-    except Damaged:
-        return
+    with suppress(Damaged):
+        while piece := stream.read(_BLOCK):
+            decoder.feed(piece)
+    return decoder.whole, decoder.number - first

@@ -27,6 +27,7 @@ from pydantic import model_validator
 
 from catalog.schemas import schema as schema_called
 from flows.extractors.base import Context
+from flows.extractors.http import is_loopback
 from flows.extractors.websocket import StreamOptions
 from flows.extractors.websocket import WebSocketExtractor
 from flows.feeds.feed import Feed
@@ -50,6 +51,12 @@ class FluxOptions(Feed, StreamOptions):
     unknown_symbols: Literal["filter", "quarantine"] = Field(
         "quarantine", description="Rows of symbols no series asks for: kept in quarantine, or counted as filtered."
     )
+
+    @model_validator(mode="after")
+    def _secrets_are_not_sent_in_the_clear(self) -> "FluxOptions":
+        if self.secrets and self.url.startswith("ws://") and not is_loopback(self.url):
+            raise ValueError(f"option url: {self.url}: anybody could read the secrets; accepted: wss://")
+        return self
 
     @model_validator(mode="after")
     def _numbers_are_in_the_key(self) -> "FluxOptions":

@@ -21,6 +21,8 @@ from datetime import datetime
 from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
+from ipaddress import IPv4Address
+from ipaddress import IPv6Address
 from ipaddress import ip_address
 from itertools import islice
 from typing import Any
@@ -113,12 +115,22 @@ def plain_url(value: str, schemes: Sequence[str]) -> str:
     return value
 
 
+def is_loopback(url: str) -> bool:
+    """Say whether an address is one of this machine."""
+    host = urlsplit(url).hostname or ""
+    return host == "localhost" or getattr(_literal(host), "is_loopback", False)
+
+
 def _is_link_local(host: str) -> bool:
+    return getattr(_literal(host), "is_link_local", False)
+
+
+def _literal(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(host).is_link_local
+        return ip_address(host)
     except ValueError:
         # a name
-        return False
+        return None
 
 
 class HttpExtractor(BaseHistoricalExtractor):

@@ -84,7 +84,7 @@ class StreamOptions(Options):
         60, ge=2, le=3600, description="Seconds without a sign of life after which a connection is taken to be dead."
     )
     answer_seconds: float = Field(10, gt=0, le=600, description="Seconds for the vendor to answer a login or request.")
-    largest_message_mb: int = Field(64, gt=0, le=1024, description="MiB a message may have, unpacked.")
+    largest_message_mb: int = Field(64, gt=0, le=256, description="MiB a message may have, unpacked.")
     first_pause: float = Field(1, ge=0, le=600, description="Seconds before the second attempt; they double.")
     longest_pause: float = Field(60, ge=0, le=3600, description="Longest pause before connecting again.")
     stream_delay_minutes: int = Field(0, ge=0, le=10_000, description="Minutes by which the stream comes late.")

@@ -248,6 +248,10 @@ def test_a_secret_that_is_not_set_is_named_and_none_is_shown() -> None:
     ("wrong", "fault"),
     [
         ({"url": "https://x.example"}, "accepted: wss or ws://"),
+        (
+            {"url": "ws://x.example", "headers": {"key": "{secret:API_KEY}"}},
+            "anybody could read the secrets; accepted: wss://",
+        ),
         ({"url": "wss://user:pass@x.example"}, "no user, password"),
         ({"url": "wss://x.example/?apikey=1"}, "secrets go into the environment"),
         ({"url": "wss://x.example/#a"}, "no user, password"),

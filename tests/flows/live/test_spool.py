@@ -1,9 +1,11 @@
 """Frames on disk: what was written is read, by anybody, at any time, after any end."""
 
 import io
+import struct
 import threading
 import zlib
 from itertools import count as counting
+from itertools import groupby
 from itertools import pairwise
 from unittest.mock import patch
 
@@ -78,11 +80,11 @@ def test_a_torn_file_ends_at_its_last_whole_frame(given_frames, size):
     content = encode(given_frames)
     torn = content[: min(size, len(content))]
     whole, count = intact(io.BytesIO(torn))
-    assert whole <= len(torn)
     found = Decoder().feed(torn[:whole])
     assert len([one for one in found if not one.context]) == count
     rest = given_frames[len(found) :]
-    assert not rest or len(torn) < whole + len(encode([rest[0]]))
+    blocks = [list(some) for _, some in groupby(rest, lambda one: (one.received, one.context))]
+    assert not blocks or len(torn) < whole + len(encode(blocks[0]))
 
 
 @settings(max_examples=30)
@@ -101,10 +103,24 @@ def _read_all(content):
     decoder.finish()
 
 
-def test_the_checksum_is_crc32_of_time_flag_and_content():
-    content = encode([Frame(b"abc", 5)])
-    assert content[4:8] == zlib.crc32(content[8:]).to_bytes(4, "little")
-    assert content[:4] == (3).to_bytes(4, "little")
+def test_a_block_is_laid_out_as_the_document_says():
+    content = encode([Frame(b"abc", 5), Frame(b"", 5), Frame(b"de", 5), Frame(b"f", 6)])
+    first, second = content[:38], content[38:]
+    assert struct.unpack("<IIqBIIII", first[:33]) == (17, zlib.crc32(first[8:]), 5, 0, 3, 3, 0, 2)
+    assert first[33:] == b"abcde"
+    assert struct.unpack("<IIqBII", second[:25]) == (5, zlib.crc32(second[8:]), 6, 0, 1, 1)
+    assert second[25:] == b"f"
+    assert encode([]) == b""
+
+
+def test_a_block_holds_a_mebibyte_or_a_single_frame():
+    large, small = Frame(bytes(3 << 19), 5), Frame(bytes(1 << 19), 5)
+    sizes = [Decoder().feed(encode(some)) for some in ([large], [small, small], [small, small, small, large, small])]
+    assert [[len(one.content) for one in found] for found in sizes] == [
+        [3 << 19], [1 << 19] * 2, [1 << 19] * 3 + [3 << 19, 1 << 19],
+    ]  # fmt: skip
+    assert len(encode([small, small])) == 21 + 8 + (1 << 20)
+    assert len(encode([small, small, small])) == 2 * 21 + 12 + (3 << 19)
 
 
 def test_readers_follow_the_writer(spool):
