@@ -136,10 +136,20 @@ class Bursts(ClientConnection):
                 return
             data = bytes(self._rest)
         at, size = 0, len(data)
-        # a loop of its own, with names of its own: every message goes through it
         add, parts, longest = self._messages.append, self._parts, self.longest
         self._wanted = 0
         while size - at >= 2:
+            begun = at
+            # a loop of its own: nearly every message goes through it, whole and of two bytes' length
+            while at + 4 <= size and data[at + 1] == 126 and data[at] in _WHOLE and not parts:
+                end = at + 4 + (data[at + 2] << 8 | data[at + 3])
+                if end > size:
+                    break
+                add(data[at + 4 : end])
+                at = end
+            if at > begun:
+                self._waiting += at - begun
+                continue
             length, start = data[at + 1], at + 2
             if length == 126:
                 start += 2
