@@ -8,6 +8,8 @@ Traps:
 - Symbols that cannot be resolved are refused one by one, while the others of their subscription go on. The gateway
   begins to send one that is listed later, and says so by its mapping.
 - A record says its type, not its schema, and `tbbo` has that of `mbp-1`: one session can have only one of them.
+- A continuous symbol (ES.c.0) stands for what it stood for when it was subscribed, for ever: nothing is replayed from
+  before midnight, and the session ends there.
 - Parents (ES.FUT) are subscribed, their children are not: mappings say which have come with them.
 """
 
@@ -117,6 +119,9 @@ class Asked:
         if since is None or now is None or schema in self.not_replayed:
             return None
         oldest = now - REPLAYED
+        if self.stype == "continuous":
+            # before that it may have stood for another instrument
+            oldest = max(oldest, now - now % gateway.DAY)
         # replay cuts bars by when they opened
         step = (TIMEFRAMES.get(schema_called(schema).timeframe) or 0) * _SECOND
         return max(since - since % step if step else since, oldest)

@@ -27,6 +27,8 @@ PORT: Final = 13_000
 #: what is read at once
 READ: Final = 1 << 18
 START: Final = b"start_session=0\n"
+#: nanoseconds for which a continuous symbol stands for one instrument: from midnight to midnight, UTC
+DAY: Final = 86_400 * 1_000_000_000
 _CONNECT: Final = 10.0
 _ANSWER: Final = 30.0
 #: symbols of one line

@@ -1,5 +1,8 @@
 """Landed frames of a connection as tables: many blocks are joined and decoded at once. Pure.
 
+A continuous symbol stands for an instrument for a day, and a session is not told when it begins to stand for another
+(databento.com/docs/api-live/basics/symbology): what is of other days than its mapping is left out, and history has it.
+
 What is damaged costs itself alone: a record of another length than its type has, or of no known type, is a rejected
 row; where a block cannot be followed any further, the rest of it is one.
 """
@@ -12,14 +15,18 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from catalog.errors import Damaged
+from catalog.schemas import schema as schema_called
 from flows.databento_live import messages
+from flows.databento_live.gateway import DAY
 from flows.databento_live.gateway import fields
 from flows.formats.blocks import Rejects
 from flows.formats.dbn import RECORDS
 from flows.formats.dbn import Decoder
 from flows.formats.dbn import Records
+from flows.formats.dbn import indexed_by
 from flows.formats.dbn import sizes
 from flows.formats.dbn_stream import Whole
 from flows.formats.dbn_stream import offsets
@@ -46,6 +53,7 @@ class Found:
     schema: str
     records: Records | None
     rejects: Rejects
+    left_out: int = 0
 
 
 class Reader:
@@ -55,6 +63,9 @@ class Reader:
         self.name = name
         self._decoder: Decoder | None = None
         self._schemas: dict[str, None] = {}
+        self._continuous = False
+        #: the day in which the first symbol was mapped, in nanoseconds
+        self._day: int | None = None
         self._lengths = np.zeros(256, np.uint8)
 
     def read(self, frames: Sequence[Frame]) -> Iterator[Found]:
@@ -67,6 +78,8 @@ class Reader:
                 blocks, size = [], 0
                 self._learn(frame)
                 continue
+            if frame.context and self._day is None:
+                self._day = frame.received - frame.received % DAY
             blocks.append(frame)
             size += len(frame.content)
             if size >= _BLOCK:
@@ -77,8 +90,9 @@ class Reader:
     def _learn(self, frame: Frame) -> None:
         """Take in a header, or what was said in text."""
         if not frame.content.startswith(b"DBN"):
-            said = (fields(line) for line in frame.content.splitlines())
+            said = [fields(line) for line in frame.content.splitlines()]
             self._schemas |= dict.fromkeys(line["schema"] for line in said if line.get("schema") in RECORDS)
+            self._continuous |= any(line.get("stype_in") == "continuous" for line in said)
         else:
             try:
                 header = read_header(Whole(BytesIO(frame.content), self.name), self.name)
@@ -107,7 +121,10 @@ class Reader:
             content, starts, rows = self._walked(blocks, rejects)
             found = self._rows(self._decoder, content, starts, rows, rejects)
         for schema in {**found, **rejects}:
-            yield Found(schema, found.get(schema), rejects.get(schema, Rejects()))
+            records, left_out = found.get(schema), 0
+            if records is not None and self._continuous and self._day is not None:
+                records, left_out = _of_day(schema, records, self._day)
+            yield Found(schema, records, rejects.get(schema, Rejects()), left_out)
 
     def _walked(self, blocks: Sequence[Frame], rejects: dict[str, Rejects]) -> tuple[bytes, np.ndarray, np.ndarray]:
         """Return the blocks joined, where records begin in them, and the row of each."""
@@ -207,3 +224,13 @@ class Reader:
         # what has no readable type is of any schema that is subscribed
         schema = next(iter(self._schemas), "trades")
         rejects.setdefault(schema, Rejects()).add(row, rule, detail, shown)
+
+
+def _of_day(schema: str, records: Records, day: int) -> tuple[Records, int]:
+    """Return the records of a day, and how many there are of others."""
+    times = records.table[indexed_by(schema_called(schema))].cast(pa.int64())
+    chosen = pc.and_(pc.greater_equal(times, day), pc.less(times, day + DAY))
+    # one without a time is refused later
+    chosen = pc.fill_null(chosen, True).combine_chunks()
+    table = records.table.filter(chosen)
+    return Records(table, records.symbols.filter(chosen), records.rows.filter(chosen)), len(chosen) - table.num_rows

@@ -41,6 +41,8 @@ from flows.frames import Told
 Changes = asyncio.Queue[tuple[frozenset[Channel], frozenset[Channel]]]
 #: no header of a session is longer: symbols come in records
 _LONGEST_HEADER: Final = 1 << 20
+#: nanoseconds by which the gateway's clock may be behind ours
+_SKEW: Final = 2_000_000_000
 #: types of which a gateway may skip records for a slow reader: mbp-1, mbp-10, and sampled or consolidated quotes
 _SKIPPABLE: Final = np.isin(np.arange(256), (1, 10, 177, 192, 193, 195, 196))
 #: records so near the end of a block that one of them mostly is such
@@ -71,6 +73,7 @@ class Session:
 
         Raises AuthFailed, NotEntitled, ConfigError or TransientError with the gateway's words.
         """
+        until = await self._midnight() if self.terms.stype == "continuous" else None
         reader, writer = await gateway.connect(self.terms)
         try:
             for item in await self._begin(reader, writer, channels, since):
@@ -79,7 +82,11 @@ class Session:
             changed = asyncio.ensure_future(changes.get())
             try:
                 while True:
-                    await asyncio.wait((coming, changed), return_when=asyncio.FIRST_COMPLETED)
+                    left = None if until is None else max(until - time.time_ns(), 0) / 1e9
+                    await asyncio.wait((coming, changed), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                    if until is not None and time.time_ns() >= until:
+                        # what has come is not taken: it was not heard today, and history has it
+                        return
                     if changed.done():
                         # what is removed goes on coming: the gateway cannot be told
                         added, _ = changed.result()
@@ -109,6 +116,14 @@ class Session:
             raise TransientError(f"{self.terms.where}: the connection broke off: {reader.broken}")
         if self._rest:
             raise TransientError(f"{self.terms.where} closed the connection inside a record")
+
+    async def _midnight(self) -> int:
+        """Return when continuous symbols may begin to stand for others; waits where they have just begun to."""
+        now = time.time_ns()
+        begun = now - now % gateway.DAY
+        # the gateway's day begins by its own clock: symbols of yesterday would be taken for those of today
+        await asyncio.sleep(max(begun + _SKEW - now, 0) / 1e9)
+        return begun + gateway.DAY
 
     async def _begin(
         self,

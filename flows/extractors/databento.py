@@ -195,8 +195,7 @@ class DatabentoExtractor(HttpExtractor):
                 raise TransientError(f"{self.web.name}: {error}") from None
 
     def window_column(self, schema: Schema) -> str:
-        """Return `ts_recv` where the schema has it: the vendor cuts by when it received a record."""
-        return "ts_recv" if any(column.name == "ts_recv" for column in schema.columns) else schema.time
+        return dbn.indexed_by(schema)
 
     def span(self, schema: Schema) -> timedelta | None:
         """Return a day of ticks for a stream; one batch job takes the whole window, in files of a day."""
@@ -356,7 +355,7 @@ class DatabentoLive(BaseRealtimeExtractor):
         reader = state.setdefault("reader", Reader(f"source {self.source.name!r}"))
         for found in reader.read(frames):
             table = pa.table({}) if found.records is None else _rows(found.records)
-            yield Batch(found.schema, table, found.rejects.table())
+            yield Batch(found.schema, table, found.rejects.table(), found.left_out)
 
     def _terms(self) -> gateway.Terms:
         options = self.options

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from catalog.errors import Damaged
 from catalog.errors import SchemaMismatch
+from catalog.schemas import Schema
 from flows.formats.dbn_columns import columns
 from flows.formats.dbn_stream import Header
 from flows.formats.dbn_stream import Whole
@@ -203,6 +204,11 @@ def sizes(header: Header) -> dict[int, int]:
     """Return the length in bytes of each type of record, those about a session included."""
     kinds = (*_KINDS.values(), _MAPPING, ("ErrorMsg", 21), ("SystemMsg", 23))
     return {kind: _dtype(record, header).itemsize for record, kind in kinds}
+
+
+def indexed_by(schema: Schema) -> str:
+    """Return the column by which the vendor files a record: `ts_recv` where the schema has it, when it was received."""
+    return "ts_recv" if any(column.name == "ts_recv" for column in schema.columns) else schema.time
 
 
 def _dtype(record: str, header: Header) -> Any:

@@ -581,3 +581,55 @@ def test_frames_are_large_where_much_comes_at_once(stand_in: DatabentoLiveStandI
         blocks = [frame.content for frame in ear.frames if not frame.context]
         assert all(len(block) <= gateway.READ + 1_020 for block in blocks)
         assert all(len(block) % 48 == 0 for block in blocks[-3:])
+
+
+# -- continuous symbols -----------------------------------------------------------------------------------------------
+
+
+def near_midnight(monkeypatch: pytest.MonkeyPatch, seconds: float) -> int:
+    """Set the clock, so that it is some seconds until (or since) midnight; returns that midnight."""
+    real, now = time.time_ns, time.time_ns()
+    midnight = now - now % DAY + DAY
+    ahead = midnight - int(seconds * SECOND) - now
+    monkeypatch.setattr(time, "time_ns", lambda: real() + ahead)
+    return midnight
+
+
+def test_a_session_of_continuous_symbols_ends_at_midnight(
+    futures: DatabentoLiveStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = Channel("trades", "ES.c.0")
+    extractor = live(futures, stype_in="continuous")
+    midnight = near_midnight(monkeypatch, 6)
+    with Listener(extractor, [front]) as ear:
+        ear.wait_acknowledged([front])
+        futures.publish("trades", "ESH4", trade(midnight - 2 * SECOND, sequence=1, ts_recv=midnight - 1))
+        # as it comes where the clocks differ
+        futures.publish("trades", "ESH4", trade(midnight - 1 * SECOND, sequence=2, ts_recv=midnight))
+        assert ear.wait_ended() is None
+        assert time.time_ns() >= midnight
+        assert all(item.received < midnight for item in ear.items)
+        assert [row["sequence"] for row in ear.rows("trades", "ES.c.0")] == [1]
+        assert sum(batch.left_out for batch in ear.batches()) == 1
+    futures.fronts["ES.c.0"] = "ESM4"
+    with Listener(extractor, [front], {front: midnight - 5 * SECOND}) as ear:
+        ear.wait_acknowledged([front])
+        assert subscriptions(futures)[-1]["start"] >= str(midnight - 60 * SECOND)
+        assert ear.acknowledged == {front: midnight}
+        # by the clock of a gateway that is a little behind
+        assert ear.frames[0].received >= midnight + 2 * SECOND
+        futures.publish("trades", "ESM4", trade(midnight + SECOND, sequence=3))
+        ear.wait_for(lambda: [row["sequence"] for row in ear.rows("trades", "ES.c.0")] == [3])
+
+
+def test_a_session_of_other_symbols_lives_on_after_midnight(
+    futures: DatabentoLiveStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = Channel("trades", "ESM4")
+    extractor = live(futures)
+    midnight = near_midnight(monkeypatch, 2)
+    with Listener(extractor, [channel]) as ear:
+        ear.wait_acknowledged([channel])
+        ear.wait_for(lambda: time.time_ns() > midnight or futures.heartbeat())
+        futures.publish("trades", "ESM4", trade(midnight + SECOND))
+        ear.wait_for(lambda: ear.rows("trades", "ESM4"))
