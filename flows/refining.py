@@ -83,7 +83,7 @@ def strand(
     facts = Facts(
         fetch.id, fetch.fetched_at, positive, live=True, numbered=schema.name in extractor.numbered
     )  # fmt: skip
-    return Strand(fetch, schema, Symbols(instruments), facts, schema.time, primary)
+    return Strand(fetch, schema, Symbols(instruments), facts, extractor.window_column(schema), primary)
 
 
 def counts_repeats(extractor: BaseRealtimeExtractor, schema: Schema) -> bool:

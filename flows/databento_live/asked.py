@@ -4,6 +4,8 @@ Traps:
 
 - A subscription that replays first brings what has passed: its channels are acknowledged when that has caught up, not
   before. A connection that breaks off within a replay has covered nothing.
+- Replay is cut by when things happened (`ts_event`; bbo and cbbo: `ts_recv`), coverage by when they were captured: it
+  begins a minute earlier, and only what was captured from the end of the coverage on counts.
 - Only what is subscribed before the session starts is replayed, and nothing is ever unsubscribed.
 - Symbols that cannot be resolved are refused one by one, while the others of their subscription go on. The gateway
   begins to send one that is listed later, and says so by its mapping.
@@ -25,12 +27,15 @@ from catalog.schemas import schema as schema_called
 from flows.databento_live import gateway
 from flows.databento_live import messages
 from flows.databento_live.messages import Message
+from flows.formats.dbn import indexed_by
 from flows.frames import Channel
 from flows.frames import Told
 
 _SECOND: Final = 1_000_000_000
+#: what was captured may have happened so much earlier
+MARGIN: Final = 60 * _SECOND
 #: the gateway replays the last 24 hours; a minute of it for the way there
-REPLAYED: Final = (24 * 60 - 1) * 60 * _SECOND
+REPLAYED: Final = (24 * 60 - 1) * 60 * _SECOND - MARGIN
 _ALIKE: Final = {"tbbo": "mbp-1", "mbp-1": "tbbo"}
 _PARENTS: Final = (".FUT", ".OPT", ".SPOT")
 #: what a symbol cannot have in a line of the protocol
@@ -39,12 +44,16 @@ _RESERVED: Final = frozenset(",|=\r\n")
 
 @dataclass(eq=False, slots=True)
 class Subscription:
-    """A schema of some symbols, from a time in nanoseconds on or from now on; `live` once all it brings is new."""
+    """A schema of some symbols, from a time in nanoseconds on or from now on; `live` once all it brings is new.
+
+    All that was captured from `since` on comes.
+    """
 
     number: int
     schema: str
     symbols: tuple[str, ...]
     start: int | None
+    since: int | None
     acknowledged: bool = False
     live: bool = False
 
@@ -77,15 +86,15 @@ class Asked:
         """
         accepted = list(self._acceptable(sorted(channels, key=lambda one: (one.schema, one.symbol))))
         parents = self.stype == "parent"
-        groups: dict[tuple[str, int | None], list[Channel]] = {}
+        groups: dict[tuple[str, int | None, int | None], list[Channel]] = {}
         for channel in accepted:
             if not parents or channel.symbol.endswith(_PARENTS):
-                start = self._start(channel.schema, since.get(channel), now)
-                groups.setdefault((channel.schema, start), []).append(channel)
+                reach = self._reach(channel.schema, since.get(channel), now)
+                groups.setdefault((channel.schema, *reach), []).append(channel)
         lines = b""
-        for (schema, start), some in groups.items():
+        for (schema, start, reached), some in groups.items():
             names = tuple(channel.symbol for channel in some)
-            made = Subscription(len(self.subscriptions), schema, names, start)
+            made = Subscription(len(self.subscriptions), schema, names, start, reached)
             self.subscriptions.append(made)
             for channel in some:
                 self._note(channel, made)
@@ -115,16 +124,19 @@ class Asked:
                 schemas.add(channel.schema)
                 yield channel
 
-    def _start(self, schema: str, since: int | None, now: int | None) -> int | None:
+    def _reach(self, schema: str, since: int | None, now: int | None) -> tuple[int | None, int | None]:
+        """Return from when on a schema is asked, and from when on all that was captured then comes; None: from now."""
         if since is None or now is None or schema in self.not_replayed:
-            return None
+            return None, None
         oldest = now - REPLAYED
         if self.stype == "continuous":
             # before that it may have stood for another instrument
             oldest = max(oldest, now - now % gateway.DAY)
+        declared = schema_called(schema)
         # replay cuts bars by when they opened
-        step = (TIMEFRAMES.get(schema_called(schema).timeframe) or 0) * _SECOND
-        return max(since - since % step if step else since, oldest)
+        step = (TIMEFRAMES.get(declared.timeframe) or 0) * _SECOND
+        since = max(since - since % step if step else since, oldest)
+        return (since if indexed_by(declared) == declared.time else since - MARGIN), since
 
     def _note(self, channel: Channel, subscription: Subscription) -> None:
         self._channels[channel] = subscription
@@ -176,13 +188,13 @@ class Asked:
 
     def take(self, received: int) -> Iterator[Told]:
         """Yield what is to be told since the last time."""
-        by_start: dict[int | None, set[Channel]] = {}
-        for channel, start in self._acknowledged.items():
-            by_start.setdefault(start, set()).add(channel)
+        by_since: dict[int | None, set[Channel]] = {}
+        for channel, since in self._acknowledged.items():
+            by_since.setdefault(since, set()).add(channel)
         if self._refused:
             yield Told(received, refused=self._refused)
-        for start, channels in by_start.items():
-            yield Told(received, acknowledged=frozenset(channels), since=start)
+        for since, channels in by_since.items():
+            yield Told(received, acknowledged=frozenset(channels), since=since)
         for words in self._notes:
             yield Told(received, note=words)
         self._acknowledged, self._refused, self._notes = {}, {}, []
@@ -228,4 +240,4 @@ class Asked:
     def _acknowledge(self, channel: Channel) -> None:
         self._told.add(channel)
         self._refused.pop(channel, None)
-        self._acknowledged[channel] = self._channels[channel].start
+        self._acknowledged[channel] = self._channels[channel].since

@@ -174,6 +174,10 @@ class BaseExtractor(ABC):
             return value
         raise AuthFailed(f"source {self.source.name!r}: environment variable {variable} is not set")
 
+    def window_column(self, schema: Schema) -> str:
+        """Return the column by which the vendor cuts windows: the schema's time, or for some when they received it."""
+        return schema.time
+
 
 class BaseHistoricalExtractor(BaseExtractor):
     """A vendor's past: requests are cut, pages are fetched, landed pages are parsed."""
@@ -196,10 +200,6 @@ class BaseHistoricalExtractor(BaseExtractor):
     def resolve(self, job: Job) -> Job:
         """Return the job with the vendor's symbols of each instrument, as intervals; the base knows no others."""
         return job
-
-    def window_column(self, schema: Schema) -> str:
-        """Return the column by which the vendor cuts windows: the schema's time, or for some when they received it."""
-        return schema.time
 
     def quote(self, request: Request) -> Quote:
         """Return what a request will cost; the base costs nothing."""

@@ -11,8 +11,7 @@ that was cut for a shorter one. What is bought is announced, counted and checked
 
 Live: https://databento.com/docs/api-live, the raw protocol over TCP, spoken by `flows.databento_live`: the vendor's
 client makes an object of every record, takes an orderly close for the end, and comes back from others at once, without
-what it missed. All series of a source share one session. Its records give the same rows as history, but that the
-gateway replays by `ts_event` (sampled and consolidated quotes: by `ts_recv`).
+what it missed. All series of a source share one session. Its records give the same rows as history.
 """
 
 import logging
@@ -326,6 +325,7 @@ class DatabentoLive(BaseRealtimeExtractor):
     Options: ClassVar[type[HttpOptions]] = DatabentoOptions
     value_options = DatabentoExtractor.value_options
     replays = True
+    window_column = DatabentoExtractor.window_column
 
     def __init__(self, source: SourceFacts, context: Context) -> None:
         super().__init__(source, context)
