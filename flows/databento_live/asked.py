@@ -6,6 +6,9 @@ Traps:
   before. A connection that breaks off within a replay has covered nothing.
 - Replay is cut by when things happened (`ts_event`; bbo and cbbo: `ts_recv`), coverage by when they were captured: it
   begins a minute earlier, and only what was captured from the end of the coverage on counts.
+- What is captured long after it happened is in no replay that its coverage could be claimed for: mbo, definition and
+  status are not replayed. Replayed bbo and cbbo lack records (github.com/databento/databento-rs/issues/90): they come
+  early, and history has all of them.
 - Only what is subscribed before the session starts is replayed, and nothing is ever unsubscribed.
 - Symbols that cannot be resolved are refused one by one, while the others of their subscription go on. The gateway
   begins to send one that is listed later, and says so by its mapping.
@@ -36,6 +39,8 @@ _SECOND: Final = 1_000_000_000
 MARGIN: Final = 60 * _SECOND
 #: the gateway replays the last 24 hours; a minute of it for the way there
 REPLAYED: Final = (24 * 60 - 1) * 60 * _SECOND - MARGIN
+_NOT_REPLAYED: Final = frozenset(("mbo", "definition", "status"))
+_LACKING: Final = frozenset(("bbo-1s", "bbo-1m", "cbbo-1s", "cbbo-1m"))
 _ALIKE: Final = {"tbbo": "mbp-1", "mbp-1": "tbbo"}
 _PARENTS: Final = (".FUT", ".OPT", ".SPOT")
 #: what a symbol cannot have in a line of the protocol
@@ -126,7 +131,7 @@ class Asked:
 
     def _reach(self, schema: str, since: int | None, now: int | None) -> tuple[int | None, int | None]:
         """Return from when on a schema is asked, and from when on all that was captured then comes; None: from now."""
-        if since is None or now is None or schema in self.not_replayed:
+        if since is None or now is None or schema in self.not_replayed | _NOT_REPLAYED:
             return None, None
         oldest = now - REPLAYED
         if self.stype == "continuous":
@@ -136,7 +141,8 @@ class Asked:
         # replay cuts bars by when they opened
         step = (TIMEFRAMES.get(declared.timeframe) or 0) * _SECOND
         since = max(since - since % step if step else since, oldest)
-        return (since if indexed_by(declared) == declared.time else since - MARGIN), since
+        start = since if indexed_by(declared) == declared.time else since - MARGIN
+        return start, None if schema in _LACKING else since
 
     def _note(self, channel: Channel, subscription: Subscription) -> None:
         self._channels[channel] = subscription

@@ -348,6 +348,19 @@ def test_what_has_passed_is_replayed_and_then_acknowledged(stand_in: DatabentoLi
         assert [row["sequence"] for row in ear.rows("trades", "AAPL")][-2:] == [8, 7]
 
 
+@pytest.mark.parametrize(
+    ("schema", "asked"), [("mbo", False), ("definition", False), ("status", False), ("bbo-1s", True)]
+)
+def test_a_replay_that_may_lack_something_covers_nothing(
+    stand_in: DatabentoLiveStandIn, schema: str, asked: bool
+) -> None:
+    channel = Channel(schema, "AAPL")
+    with Listener(live(stand_in), [channel], {channel: time.time_ns() - 8 * SECOND}) as ear:
+        ear.wait_acknowledged([channel])
+        assert ear.acknowledged == {channel: None}
+    assert [("start" in one) for one in subscriptions(stand_in)] == [asked]
+
+
 def test_a_connection_that_ends_in_a_replay_has_covered_nothing(stand_in: DatabentoLiveStandIn) -> None:
     since = time.time_ns() - SECOND
     stand_in.fail("fin", "replay")
