@@ -11,7 +11,7 @@ Traps:
   early, and history has all of them.
 - Only what is subscribed before the session starts is replayed, and nothing is ever unsubscribed.
 - Symbols that cannot be resolved are refused one by one, while the others of their subscription go on. The gateway
-  begins to send one that is listed later, and says so by its mapping.
+  begins to send one that is listed later, and says so by its mapping: nothing of it was replayed.
 - A record says its type, not its schema, and `tbbo` has that of `mbp-1`: one session can have only one of them.
 - A continuous symbol (ES.c.0) stands for what it stood for when it was subscribed, for ever: nothing is replayed from
   before midnight, and the session ends there.
@@ -76,6 +76,8 @@ class Asked:
     _channels: dict[Channel, Subscription] = field(default_factory=dict)
     _named: dict[str, list[Channel]] = field(default_factory=dict)
     _failed: set[str] = field(default_factory=set)
+    #: what was resolved after it had failed
+    _late: set[str] = field(default_factory=set)
     _children: set[str] = field(default_factory=set)
     #: what was told already, what is to be told next
     _told: set[Channel] = field(default_factory=set)
@@ -158,7 +160,8 @@ class Asked:
         # the one that reaches back furthest
         self._note(channel, min(having, key=lambda one: (one.start is None, one.start or 0)))
         if channel.symbol in self._children and self._channels[channel].live:
-            self._acknowledge(channel)
+            # its records of before were nobody's
+            self._acknowledge(channel, None)
 
     # -- what the gateway says --------------------------------------------------------------------------------------
 
@@ -211,7 +214,7 @@ class Asked:
             self.not_replayed.discard(subscription.schema)
         for channel, its in self._channels.items():
             if its is subscription and channel not in self._told and self._is_there(channel):
-                self._acknowledge(channel)
+                self._acknowledge(channel, None if channel.symbol in self._late else subscription.since)
 
     def _is_there(self, channel: Channel) -> bool:
         if channel.symbol in self._failed:
@@ -219,7 +222,9 @@ class Asked:
         return self.stype != "parent" or channel.symbol.endswith(_PARENTS) or channel.symbol in self._children
 
     def _mapped(self, message: Message) -> None:
-        self._failed.discard(message.asked)
+        if message.asked in self._failed:
+            self._failed.discard(message.asked)
+            self._late.add(message.asked)
         names = {message.asked}
         if self.stype == "parent":
             self._children.add(message.given)
@@ -229,7 +234,7 @@ class Asked:
                 subscription = self._channels[channel]
                 # older gateways acknowledge by mappings alone
                 if (subscription.live or subscription.start is None) and channel not in self._told:
-                    self._acknowledge(channel)
+                    self._acknowledge(channel, None)
 
     def _unresolved(self, words: str) -> None:
         said = words.partition("symbol")[2].lstrip("s:").strip(" '\"`.")
@@ -243,7 +248,7 @@ class Asked:
             self._acknowledged.pop(channel, None)
             self._told.discard(channel)
 
-    def _acknowledge(self, channel: Channel) -> None:
+    def _acknowledge(self, channel: Channel, since: int | None) -> None:
         self._told.add(channel)
         self._refused.pop(channel, None)
-        self._acknowledged[channel] = self._channels[channel].since
+        self._acknowledged[channel] = since

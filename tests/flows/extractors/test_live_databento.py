@@ -22,6 +22,9 @@ from catalog.errors import NotEntitled
 from catalog.errors import TransientError
 from catalog.schemas import SCHEMAS
 from flows.databento_live import gateway
+from flows.databento_live import messages
+from flows.databento_live.asked import Asked
+from flows.databento_live.messages import Message
 from flows.extractors.base import LiveRequest
 from flows.extractors.databento import DatabentoExtractor
 from flows.extractors.databento import DatabentoLive
@@ -258,6 +261,31 @@ def test_one_symbol_that_nobody_knows_does_not_stop_the_others(stand_in: Databen
         # listed later: the gateway begins to send it, and says so
         stand_in.lists("NOPE", 5)
         ear.wait_acknowledged([nope])
+
+
+def test_a_symbol_that_is_listed_later_is_heard_from_then_on(stand_in: DatabentoLiveStandIn) -> None:
+    soon = Channel("trades", "SOON")
+    since = time.time_ns() - 3600 * SECOND
+    with Listener(live(stand_in), [AAPL, soon], {AAPL: since, soon: since}) as ear:
+        ear.wait_acknowledged([AAPL])
+        ear.wait_for(lambda: ear.refused)
+        stand_in.lists("SOON", 5)
+        ear.wait_acknowledged([soon])
+        assert ear.acknowledged == {AAPL: since, soon: None}
+
+
+def test_a_symbol_that_is_listed_within_a_replay_was_not_replayed() -> None:
+    since = time.time_ns() - 3600 * SECOND
+    asked = Asked("raw_symbol")
+    asked.add([AAPL, MSFT], {AAPL: since, MSFT: since}, time.time_ns())
+    for message in (
+        Message(messages.SYSTEM, messages.ACKNOWLEDGED),
+        Message(messages.ERROR, messages.UNKNOWN_SYMBOL, "Failed to resolve symbol MSFT"),
+        Message(messages.MAPPING, asked="MSFT", given="MSFT"),
+        Message(messages.SYSTEM, messages.REPLAYED, "Finished trades replay"),
+    ):
+        asked.hear(message)
+    assert {one.since: set(one.acknowledged) for one in asked.take(0)} == {since: {AAPL}, None: {MSFT}}
 
 
 @pytest.mark.parametrize("symbol", ["A,B", "A|start=0", "A\nstart_session=0", ""])
