@@ -15,6 +15,8 @@ Traps:
 - A record says its type, not its schema, and `tbbo` has that of `mbp-1`: one session can have only one of them.
 - A continuous symbol (ES.c.0) stands for what it stood for when it was subscribed, for ever: nothing is replayed from
   before midnight, and the session ends there.
+- What a session sends where two continuous symbols (ES.c.0, ES.v.0) stand for one instrument is not documented, and a
+  record says the instrument only: the first has it, the others are refused.
 - Parents (ES.FUT) are subscribed, their children are not: mappings say which have come with them.
 """
 
@@ -79,6 +81,8 @@ class Asked:
     #: what was resolved after it had failed
     _late: set[str] = field(default_factory=set)
     _children: set[str] = field(default_factory=set)
+    #: the continuous symbol that has an instrument
+    _having: dict[int, str] = field(default_factory=dict)
     #: what was told already, what is to be told next
     _told: set[Channel] = field(default_factory=set)
     _acknowledged: dict[Channel, int | None] = field(default_factory=dict)
@@ -222,6 +226,15 @@ class Asked:
         return self.stype != "parent" or channel.symbol.endswith(_PARENTS) or channel.symbol in self._children
 
     def _mapped(self, message: Message) -> None:
+        if self.stype == "continuous":
+            first = self._having.setdefault(message.instrument, message.asked)
+            if message.asked != first:
+                self._refuse(
+                    message.asked,
+                    f"{message.asked} stands for the same instrument as {first} now, and a session gives its records to"
+                    " one of them; use two sources",
+                )
+                return
         if message.asked in self._failed:
             self._failed.discard(message.asked)
             self._late.add(message.asked)
@@ -242,8 +255,11 @@ class Asked:
         if not symbol:
             self._notes.append(words)
             return
+        self._refuse(symbol, words)
+
+    def _refuse(self, symbol: str, words: str) -> None:
         self._failed.add(symbol)
-        for channel in self._named[symbol]:
+        for channel in self._named.get(symbol, ()):
             self._refused[channel] = words
             self._acknowledged.pop(channel, None)
             self._told.discard(channel)

@@ -108,6 +108,8 @@ class Reader:
             # one of the two whose records are of the same type
             other = "mbp-1" if "tbbo" in self._schemas else "tbbo"
             self._decoder.wanted = tuple(schema for schema in _DECLARED if schema != other)
+            # what stands for an instrument that another has already is refused
+            self._decoder.names.first_only = self._continuous
 
     def _decoded(self, blocks: Sequence[Frame]) -> Iterator[Found]:
         if not blocks:

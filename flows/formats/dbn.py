@@ -30,6 +30,7 @@ from flows.formats.dbn_stream import offsets
 from flows.formats.dbn_stream import read_header
 from flows.formats.dbn_stream import uniform
 from flows.formats.dbn_symbols import Names
+from flows.formats.dbn_symbols import layers
 
 _BLOCK_ROWS: Final = 1 << 17
 #: DBN schema -> the class of its records, and the type they say they are
@@ -100,7 +101,7 @@ def _blocks(whole: Whole, header: Header, schema: str, symbols: Mapping[str, str
             yield from decoder.decode(content, starts).values()
         return
     dtype = _dtype(RECORDS[schema][held], header)
-    naming = Names(header.mappings or {}, symbols)
+    naming, *beyond = layers(header.mappings or {}, symbols)
     row = 0
     for content in uniform(whole, dtype.itemsize, _BLOCK_ROWS, name):
         records = np.frombuffer(content, dtype)
@@ -108,6 +109,10 @@ def _blocks(whole: Whole, header: Header, schema: str, symbols: Mapping[str, str
         row += len(records)
         if decoded := _decode(schema, held, records, positions, naming):
             yield decoded
+        for more in beyond:
+            chosen = more.named(records)
+            if decoded := _decode(schema, held, records[chosen], positions[chosen], more):
+                yield decoded
 
 
 def _ahead(blocks: Iterator[Records]) -> Iterator[Records]:

@@ -3,6 +3,8 @@
 An id means one instrument in one dataset on one day. A file of history says in its header which symbol had which
 id from day to day, by the date at which the vendor indexes a record: that of `ts_recv` where a record has it. A live
 session says it in records between the others, each valid from its place on.
+
+Several continuous symbols (ES.c.0, ES.v.0) may stand for one instrument at a time: its records are of each of them.
 """
 
 from bisect import bisect_right
@@ -20,18 +22,17 @@ _UNDEF_TIME: Final = np.uint64(2**64 - 1)
 _MANY: Final = (".FUT", ".OPT", ".SPOT")
 
 
-class Names:
-    """Instrument id and when → symbol."""
+#: by instrument id: first day, day after the last, symbol
+Intervals = dict[int, list[tuple[int, int, str]]]
 
-    def __init__(self, mappings: Mapping[str, Any], given: Mapping[str, str]) -> None:
+
+class Names:
+    """Instrument id and when → symbol. `first_only`: the first symbol that a session gives an id is the only one."""
+
+    def __init__(self, intervals: Intervals, given: Mapping[str, str]) -> None:
         self.given = given
-        self.intervals: dict[int, list[tuple[int, int, str]]] = {}
-        for symbol, intervals in mappings.items():
-            for interval in intervals:
-                text = interval["symbol"]
-                if text.isdigit():
-                    first, last = (_number(interval[name]) for name in ("start_date", "end_date"))
-                    self.intervals.setdefault(int(text), []).append((first, last, symbol))
+        self.intervals = intervals
+        self.first_only = False
         #: places in the stream where an id got a symbol, and by id: the count of such places before, and the symbol
         self.places: list[int] = []
         self.changes: dict[int, tuple[list[int], list[str]]] = {}
@@ -41,7 +42,7 @@ class Names:
         for message, position in zip(messages, positions.tolist(), strict=True):
             epochs, symbols = self.changes.setdefault(int(message["instrument_id"]), ([], []))
             symbol = _symbol(message)
-            if not symbols or symbols[-1] != symbol:
+            if not symbols or (symbols[-1] != symbol and not self.first_only):
                 self.places.append(position)
                 epochs.append(len(self.places))
                 symbols.append(symbol)
@@ -59,6 +60,15 @@ class Names:
             words = [self._name(pair >> 32, pair & 0xFFFFFFFF) for pair in codes.dictionary.to_pylist()]
         return pa.DictionaryArray.from_arrays(codes.indices, pa.array(words, pa.string()))
 
+    def named(self, records: np.ndarray) -> np.ndarray:
+        """Return which records have a symbol by the header's intervals."""
+        ids, when = records["instrument_id"], _days(records)
+        chosen = np.zeros(len(records), bool)
+        for number in np.intersect1d(ids, list(self.intervals)).tolist():
+            for first, last, _ in self.intervals[number]:
+                chosen |= (ids == number) & (when >= first) & (when < last)
+        return chosen
+
     def _name(self, number: int, when: int) -> str:
         text = str(number)
         if text in self.given:
@@ -68,6 +78,26 @@ class Names:
             at = bisect_right(epochs, when)
             return symbols[at - 1] if at else text
         return next((symbol for first, last, symbol in self.intervals.get(number, ()) if first <= when < last), text)
+
+
+def layers(mappings: Mapping[str, Any], given: Mapping[str, str]) -> list[Names]:
+    """Return the symbols that a header gives: the first has one of each id and day, others have what goes beyond."""
+    found: list[Intervals] = [{}]
+    for symbol, intervals in mappings.items():
+        for interval in intervals:
+            text = interval["symbol"]
+            if not text.isdigit():
+                continue
+            first, last = (_number(interval[name]) for name in ("start_date", "end_date"))
+            for layer in found:
+                known = layer.setdefault(int(text), [])
+                if all(last <= begun or ended <= first for begun, ended, _ in known):
+                    break
+            else:
+                known = []
+                found.append({int(text): known})
+            known.append((first, last, symbol))
+    return [Names(layer, given if at == 0 else {}) for at, layer in enumerate(found)]
 
 
 def _days(records: np.ndarray) -> np.ndarray:

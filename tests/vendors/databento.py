@@ -42,6 +42,8 @@ _BEGINS = {"XNAS.ITCH": datetime(2018, 5, 1, tzinfo=UTC), "GLBX.MDP3": datetime(
 _PUBLISHERS = {"XNAS.ITCH": 2, "GLBX.MDP3": 1}
 #: ES.c.0 is ESM4 from this day on
 ROLL = date(2024, 1, 4)
+#: ES.v.0 is it from this day on
+LATER = date(2024, 1, 5)
 #: NQ.c.0 means something in these days only
 LISTED = (date(2024, 1, 15), date(2024, 2, 3))
 #: the capture is far away
@@ -65,6 +67,8 @@ def stands_for(dataset: str, stype: str, symbol: str, day: date) -> list[tuple[s
         return [(symbol, symbol)] if symbol in names else []
     if stype == "continuous" and (dataset, symbol) == ("GLBX.MDP3", "ES.c.0"):
         return [(symbol, "ESH4" if day < ROLL else "ESM4")]
+    if stype == "continuous" and (dataset, symbol) == ("GLBX.MDP3", "ES.v.0"):
+        return [(symbol, "ESH4" if day < LATER else "ESM4")]
     if stype == "continuous":
         listed = LISTED[0] <= day < LISTED[1]
         return [(symbol, "NQH4")] if listed and (dataset, symbol) == ("GLBX.MDP3", "NQ.c.0") else []
@@ -445,13 +449,12 @@ def _cached(dataset: str, schema: str, symbols: str, stype_in: str, begins: str,
     form = {"dataset": dataset, "symbols": symbols, "stype_in": stype_in, "start": begins, "end": ends}
     start, end = _window(form)
     rows: list[tuple[Any, ...]] = []
-    for days in _intervals(form).values():
-        for day, stood in zip(_days(start, end), days, strict=True):
-            low = max(start, datetime.combine(day, datetime.min.time(), UTC))
-            high = min(end, datetime.combine(day + _DAY, datetime.min.time(), UTC))
-            for _, raw in stood:
-                head = (_PUBLISHERS[dataset], instrument_id(dataset, raw, day))
-                rows += _rows(schema, raw, low, high, head)
+    meant = [zip(_days(start, end), days, strict=True) for days in _intervals(form).values()]
+    # once, however many symbols stand for it
+    for day, raw in dict.fromkeys((day, raw) for days in meant for day, stood in days for _, raw in stood):
+        low = max(start, datetime.combine(day, datetime.min.time(), UTC))
+        high = min(end, datetime.combine(day + _DAY, datetime.min.time(), UTC))
+        rows += _rows(schema, raw, low, high, (_PUBLISHERS[dataset], instrument_id(dataset, raw, day)))
     message = databento_dbn.TradeMsg if schema == "trades" else databento_dbn.OHLCVMsg
     dtype = np.dtype(message._dtypes)
     # ts_recv of trades, ts_event of bars

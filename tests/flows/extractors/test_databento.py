@@ -34,6 +34,7 @@ from flows.job import describe
 from flows.landing import Landing
 from flows.landing import Page
 from flows.quotes import Quote
+from tests.vendors.databento import LATER
 from tests.vendors.databento import LISTED
 from tests.vendors.databento import ROLL
 from tests.vendors.databento import BatchJob
@@ -262,6 +263,20 @@ def test_a_continuous_symbol_rolls(stand_in: DatabentoStandIn, tmp_path: Path) -
     roll = datetime.combine(ROLL, datetime.min.time(), UTC)
     truth = stand_in.truth("ohlcv-1h", "ESH4", at(2), roll) + stand_in.truth("ohlcv-1h", "ESM4", roll, at(9))
     assert matches(bench.stored("ohlcv-1h", "ES.c.0"), truth)
+
+
+@pytest.mark.parametrize("names", [("ES.c.0", "ES.v.0"), ("ES.v.0", "ES.c.0")])
+def test_continuous_symbols_of_one_instrument_all_get_its_records(
+    stand_in: DatabentoStandIn, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    bench = Bench(stand_in, tmp_path, {**FUTURES, "stype_in": "continuous", "days_per_page": 0})
+    outcome = bench.run(bench.job("ohlcv-1h", names, at(2), at(9)))
+    assert outcome.errors == []
+    for name, day in (("ES.c.0", ROLL), ("ES.v.0", LATER)):
+        roll = datetime.combine(day, datetime.min.time(), UTC)
+        truth = stand_in.truth("ohlcv-1h", "ESH4", at(2), roll) + stand_in.truth("ohlcv-1h", "ESM4", roll, at(9))
+        assert matches(bench.stored("ohlcv-1h", name), truth), name
+    assert len(bought(stand_in)) == 1
 
 
 def test_symbols_get_the_intervals_in_which_they_mean_something(stand_in: DatabentoStandIn, tmp_path: Path) -> None:

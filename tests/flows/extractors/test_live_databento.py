@@ -658,6 +658,18 @@ def near_midnight(monkeypatch: pytest.MonkeyPatch, seconds: float) -> int:
     return midnight
 
 
+def test_a_second_symbol_of_an_instrument_is_refused(futures: DatabentoLiveStandIn) -> None:
+    futures.fronts |= {"ES.v.0": "ESH4", "NQ.c.0": "NQH4"}
+    first, second, other = (Channel("trades", name) for name in ("ES.c.0", "ES.v.0", "NQ.c.0"))
+    with Listener(live(futures, stype_in="continuous"), [first, second, other]) as ear:
+        ear.wait_acknowledged([first, other])
+        ear.wait_for(lambda: ear.refused)
+        assert "ES.v.0 stands for the same instrument as ES.c.0 now" in ear.refused[second]
+        assert ear.refused.keys() == {second}
+        futures.publish("trades", "ESH4", trade(time.time_ns(), sequence=1))
+        ear.wait_for(lambda: ear.rows("trades", "ES.c.0"))
+
+
 def test_a_session_of_continuous_symbols_ends_at_midnight(
     futures: DatabentoLiveStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
