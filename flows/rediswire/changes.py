@@ -86,8 +86,9 @@ def append(
         counts += Counts(unchanged=found.unchanged, superseded=late.num_rows - found.unchanged)
     pieces = [fresh]
     if level.num_rows:
-        boundary = stored.filter(pa.array(owner.times(stored) == last))
-        blocks = list(merged(owner, [latest(owner, boundary)], by_key(owner, level), replace))
+        # what was revised and is as it was before is another entry again: the last one of a key counts
+        boundary = latest(owner, stored.filter(pa.array(owner.times(stored) == last)))
+        blocks = list(merged(owner, [boundary], by_key(owner, level), replace))
         changed = pa.concat_tables([block.table for block in blocks])
         changed = changed.filter(pc.invert(pc.is_in(wire.members(changed), value_set=wire.members(boundary))))
         # in the order they came, as they would stand had all come at once

@@ -385,6 +385,20 @@ def test_newest_row_revised_is_another_entry_of_its_time(redis_url: str, client:
     assert (newest["close"], newest["volume"], newest["fetch_id"]) == (3, 7, 2)
 
 
+@pytest.mark.parametrize("options", [{}, {"pack": 2}, ALL])
+def test_newest_row_revised_and_back_is_what_it_was_last(
+    redis_url: str, client: redis.Redis, options: dict[str, Any]
+) -> None:
+    for close in (10, 11, 10):
+        counts = wrote(redis_url, MINUTES, minutes([close], fetch=5), **options)
+        assert counts.new + counts.updated == 1
+        assert last(client, MINUTE_KEY)["close"] == closes(client)[-1] == close  # type: ignore[index]
+    assert closes(client) == [10, 11, 10]
+    before = content(client)
+    assert wrote(redis_url, MINUTES, minutes([10], fetch=5), **options) == Counts(unchanged=1)
+    assert content(client) == before
+
+
 def test_older_row_revised_is_in_the_set_and_not_in_the_stream(redis_url: str, client: redis.Redis) -> None:
     wrote(redis_url, MINUTES, minutes([1, 2]), **ALL)
     assert wrote(redis_url, MINUTES, minutes([9], fetch=2), **ALL) == Counts(updated=1)
