@@ -74,6 +74,7 @@ class Told:
 
     `since` is given with an acknowledgement where the vendor replays: nanoseconds since 1970 from which on it sends.
     `lost` says that the vendor dropped messages: what came before it still counts, what lies between does not.
+    `behind` says that it has not sent yet what has happened: that it is alive proves nothing of what came last.
     """
 
     received: int
@@ -82,6 +83,7 @@ class Told:
     since: int | None = None
     lost: str = ""
     note: str = ""
+    behind: bool = False
 
 
 def encode(frames: Sequence[Frame]) -> bytes:

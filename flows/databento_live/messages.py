@@ -25,6 +25,7 @@ SYSTEM: Final = 23
 #: codes of system messages
 HEARTBEAT: Final = 0
 ACKNOWLEDGED: Final = 1
+SLOW_READER: Final = 2
 REPLAYED: Final = 3
 END_OF_INTERVAL: Final = 4
 #: codes of errors

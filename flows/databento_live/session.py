@@ -219,7 +219,7 @@ class Session:
             if message.code == messages.HEARTBEAT:
                 yield Told(received)
             elif message.code not in (messages.ACKNOWLEDGED, messages.REPLAYED, messages.END_OF_INTERVAL):
-                yield Told(received, note=message.words)
+                yield Told(received, note=message.words, behind=message.code == messages.SLOW_READER)
         elif message.type == messages.ERROR and message.code == messages.SKIPPED:
             # what was not sent was captured from then on
             reached = _captured(content, quotes) if len(quotes) else self._reached

@@ -224,6 +224,9 @@ class Stint:
     def told(self, told: Told, ids: Mapping[str, Sequence[int]]) -> None:
         """Take what the vendor said of subscriptions; `ids` are the acknowledged instruments of each schema."""
         self._lives(told.received)
+        if told.behind:
+            with self._lock:
+                self._newest = (told.received, self._newest[1] or told.received, True)
         if told.lost:
             self.interrupted(told.received, told.since)
             self._lost()
@@ -366,7 +369,8 @@ class Stint:
     def _proven(self, name: str, until: int) -> int:
         """Return up to when a sign of life proves anything: a stream that lags is heard no further than what it brings.
 
-        What waits at the vendor is lost with the connection. Where no rows have come for a while, none wait.
+        What waits at the vendor is lost with the connection. Where neither old rows nor warnings have come for a while,
+        nothing waits.
         """
         received, happened, late = self._newest
         transit = _nanoseconds(self.extractor.transit_of(name))
@@ -476,7 +480,9 @@ class Stint:
                 for name, at in happened.items()
                 if at
             )
-            self._newest = (received, newest, late)
+            with self._lock:
+                if received > self._newest[0]:
+                    self._newest = (received, newest, late)
 
     def _quarantine(self, fetch: FetchRef, batches: Sequence[RefinedBatch]) -> bool:
         for batch in batches:

@@ -83,6 +83,15 @@ class Gateway(LiveStandIn):
             self._skipping = False
             self.error(dbn.ErrorCode.SKIPPED_RECORDS_AFTER_SLOW_READING, "Slow client detected for session")
 
+    @contextmanager
+    def lagging(self) -> Iterator[None]:
+        """Send nothing that happens while a block runs, as a gateway does that has not come to it yet."""
+        self._skipping = True
+        try:
+            yield
+        finally:
+            self._skipping = False
+
     def heartbeat(self) -> None:
         """Say to all sessions that they are alive."""
         self.system(dbn.SystemCode.HEARTBEAT, "Heartbeat")
