@@ -82,12 +82,14 @@ def _plain(value: object) -> str:
     return b64encode(value).decode() if isinstance(value, bytes) else repr(value)
 
 
-def trades(frames: Sequence[Frame], fields: Mapping[str, str]) -> tuple[pa.Table, pa.Table]:
-    """Return the raw rows of new trades and the rejected rows. `fields` is our column → Bloomberg's field.
+def trades(frames: Sequence[Frame], fields: Mapping[str, str]) -> tuple[pa.Table, pa.Table, int]:
+    """Return the raw rows of new trades, the rejected rows, and how many trades are of nobody (any more).
+
+    `fields` is our column → Bloomberg's field.
 
     `ts_event` is cut to the whole second, as Bloomberg's tick history has it: the same trade is the same row.
     """
-    rejects = Rejects()
+    rejects, left_out = Rejects(), 0
     found: list[tuple[Frame, int, str, Mapping[str, Any]]] = []
     for frame in frames:
         try:
@@ -97,6 +99,7 @@ def trades(frames: Sequence[Frame], fields: Mapping[str, str]) -> tuple[pa.Table
             rejects.add(frame.number * ROWS_A_FRAME, rule, detail, _shown(frame))
         else:
             found += [(frame, place, symbol, body) for place, symbol in enumerate(symbols)]
+            left_out += 1 if body and not symbols else 0
     columns: dict[str, pa.Array] = {
         "symbol": pa.array([symbol for _, _, symbol, _ in found], pa.string()).dictionary_encode(),
         ROW: pa.array([frame.number * ROWS_A_FRAME + place for frame, place, _, _ in found], pa.int64()),
@@ -120,11 +123,14 @@ def trades(frames: Sequence[Frame], fields: Mapping[str, str]) -> tuple[pa.Table
         broken = "; ".join(rule for rule, mask in faults.items() if mask[position])
         detail = f"{fields['ts_event']} is {stamps[position].as_py()!r}"
         rejects.add(frame.number * ROWS_A_FRAME + place, broken, detail, _shown(frame))
-    return pa.table(columns).filter(pa.array(~bad)), rejects.table()
+    return pa.table(columns).filter(pa.array(~bad)), rejects.table(), left_out
 
 
 def _trade(raw: bytes) -> tuple[Sequence[str], Mapping[str, Any]]:
-    """Return the symbols and the fields of a new trade; no symbols where the message is none."""
+    """Return the symbols and the fields of a new trade, neither where the message is none.
+
+    What comes after its subscription was given up has no symbols.
+    """
     try:
         message = _DECODER.decode(raw.decode())
     except (ValueError, RecursionError) as error:
@@ -145,7 +151,7 @@ def _trade(raw: bytes) -> tuple[Sequence[str], Mapping[str, Any]]:
     if part != "NEW":
         raise _Strange("trade is new", f"{SUBTYPE} is {part!r}: it changes or takes back an earlier trade")
     symbols = message.get("symbols")
-    if not symbols or not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
         raise _Strange("message names its subscription", f"symbols are {symbols!r}")
     return symbols, body
 

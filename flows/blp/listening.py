@@ -8,7 +8,10 @@ the SDK.
   and knows what was not heard.
 - A quiet line says nothing, so nothing heard is no sign of death, nor of life. The SDK pings: a line that is dead is
   noticed within ten seconds, hence a session that is up now was alive a little before, which is what is told.
-- Where this process is behind, the SDK keeps events up to a limit, then drops them and says `DataLoss`.
+- Where this process is behind, the SDK keeps events up to a limit, then drops them and says `DataLoss`. What it keeps
+  was received, and is not heard: until all of it is taken, signs of life count up to the last message that was. What
+  it drops came after the warning that precedes it.
+- What came by a connection that went down may have ended a while before.
 """
 
 import threading
@@ -109,6 +112,10 @@ class _Listener:
         self._up: set[str] = set()
         self._items: list[Frame | Told] = []
         self._latest = 0
+        #: when the SDK received the last message that was taken, and the last one before it warned
+        self._reached = 0
+        self._warned = 0
+        self._drained = True
         self._signed = time.monotonic()
         self._deadline = self._signed + connection.timeout
         with translated(connection, self._about, TransientError):
@@ -121,12 +128,17 @@ class _Listener:
                 if self._open:
                     self._obey(changes)
                 event = self._session.nextEvent(max(int(self._pace.look * 1000), 1))
-                taken = 0
+                taken, before = 0, self._reached
                 while event is not None and not self.over:
                     # of an event TIMEOUT there are no messages
                     self._take(event)
                     taken += 1
                     event = self._session.tryNextEvent() if taken < _EVENTS else None
+                self._drained = taken < _EVENTS
+                if not self._drained:
+                    # what is said now of the session is no sign that what waits was heard
+                    self._items.insert(0, Told(before, since=before))
+                    self._items.append(Told(self._reached, since=self._reached))
                 if not self.over:
                     self._look(time.monotonic())
         except DataflowError as error:
@@ -139,6 +151,8 @@ class _Listener:
 
     def _tell(self, told: Told) -> None:
         shown = self._connection.shown
+        if told.lost and told.since is None:
+            told = replace(told, since=self._warned or self._reached or None)
         refused = {channel: shown(reason) for channel, reason in told.refused.items()}
         self._items.append(replace(told, refused=refused, lost=shown(told.lost), note=shown(told.note)))
 
@@ -156,7 +170,7 @@ class _Listener:
                 )
             return
         self._subscriptions.look(now)
-        if now - self._signed >= self._pace.sign:
+        if self._drained and now - self._signed >= self._pace.sign:
             self._signed = now
             self._latest = max(self._latest, time.time_ns() - int(self._pace.certain * 1e9))
             self._tell(Told(self._latest))
@@ -182,6 +196,8 @@ class _Listener:
                 # what is said of the session may name the application
                 raw = self._connection.shown(raw.decode()).encode()
             self._items.append(Frame(raw, received))
+            if moment is not None:
+                self._reached = max(self._reached, received)
 
     def _session_says(self, name: str, body: Mapping[str, Any], received: int) -> None:
         if name in faults.SESSION_ENDED or name in faults.AUTH_REFUSED:
@@ -199,16 +215,27 @@ class _Listener:
             self._up.discard(str(body.get("server")))
             # while it connects, the next server may be the right one
             self.over = self._open and not self._up
-            self._tell(Told(received, lost=f"{name}: {body.get('server')}: {body.get('description') or 'no words'}"))
+            self._lose(f"{name}: {body.get('server')}: {body.get('description') or 'no words'}", received)
+        elif name == "ServiceDown" and body.get("serviceName") == MKTDATA:
+            self.over = True
+            self._lose(f"{name}: {MKTDATA}", received)
         elif name == "DataLoss":
             words = f"{name}: {body.get('numMessagesDropped')} messages dropped by {body.get('source')}"
             self._tell(Told(received, lost=words))
+            self._warned = 0
         elif name == "SlowConsumerWarning":
+            self._warned = self._reached
             self._tell(Told(received, note=f"{name}: more events wait in Bloomberg's library than it likes"))
         elif name == "SlowConsumerWarningCleared":
             dropped = body.get("eventsDropped")
             words = f"{name}: {dropped or 0} events dropped"
             self._tell(Told(received, lost=words) if dropped else Told(received, note=words))
+            # where some were dropped, `DataLoss` says so too
+            self._warned = self._warned if dropped else 0
+
+    def _lose(self, words: str, received: int) -> None:
+        """Tell of a line that is dead: it was alive some time ago."""
+        self._tell(Told(received, lost=words, since=received - int(self._pace.certain * 1e9)))
 
 
 def _received(message: Any) -> datetime | None:

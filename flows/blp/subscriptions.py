@@ -140,7 +140,8 @@ class Subscriptions:
                 words = f"{channel.symbol}: Bloomberg gives it delayed ({events.DELAYED}); accepted: real time"
                 self._tell(Told(received, refused={channel: words}))
                 continue
-            if number in self._awaited:
+            # what comes while its streams are down was sent before
+            if self._awaited.get(number, inf) != inf:
                 self._begin(number, received)
             if body.get(events.SUBTYPE) == "DATALOSS":
                 self._tell(Told(received, lost=f"{channel.symbol}: {body.get(events.TYPE)} DATALOSS"))

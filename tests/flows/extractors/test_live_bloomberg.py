@@ -465,6 +465,10 @@ def test_streams_that_are_down_are_not_heard(floor: Floor) -> None:
             floor.status(SPY, "SubscriptionStreamsDeactivated", {"streams": [{"id": "1"}], "reason": "host went away"})
             await heard.until(lambda: heard.refused)
             assert heard.refused == {SPY: f"{SPY}: SubscriptionStreamsDeactivated: host went away"}
+            # what was under way
+            floor.trade(SPY, **trade(1))
+            await heard.until(lambda: parsed(live(), heard.frames)[0])
+            assert len(heard.acknowledged) == 2
             floor.status(SPY, "SubscriptionStreamsActivated", {"streams": [{"id": "2"}], "reason": ""})
             floor.publish(
                 SPY, {"MKTDATA_EVENT_TYPE": "SUMMARY", "MKTDATA_EVENT_SUBTYPE": "INITPAINT"}, standin.SOLICITED
@@ -505,6 +509,12 @@ def test_what_the_sdk_drops_is_lost(floor: Floor) -> None:
                 f"DataLoss: {dropped} messages dropped by test",
             )
             await heard.until(lambda: len(parsed(live(), heard.frames)[0]) == 3000 - dropped)
+            # what was dropped came after the last one that had come before the warning
+            came = [one.received for one in heard.frames if json.loads(one.content)["event"] == "SUBSCRIPTION_DATA"]
+            warned = heard.names().index("SlowConsumerWarning")
+            last = max(one.received for one in heard.frames[:warned] if b"SUBSCRIPTION_DATA" in one.content)
+            assert came[0] < last < came[-1]
+            assert [told.since for told in heard.told if told.lost] == [last, last]
 
     asyncio.run(scenario())
 
@@ -545,6 +555,44 @@ def test_signs_of_life_lie_back_and_begin_with_the_session(floor: Floor) -> None
 
 
 # Changes and ends
+
+
+def test_what_waits_in_the_sdk_is_not_heard(floor: Floor) -> None:
+    class Lively(BloombergLive):
+        pace = Pace(look=0.01, sign=0.0, certain=0.0)
+
+    async def scenario() -> None:
+        async with listening(live(Lively), SPY) as heard:
+            await heard.until(lambda: heard.acknowledged)
+            with floor.changed:
+                for number in range(2000):
+                    floor.trade(SPY, **trade(number / 100, size=number))
+                begun = len(heard.items)
+                posted = time_ns()
+            await heard.until(lambda: len(parsed(live(), heard.frames)[0]) == 2000)
+            await heard.until(lambda: max(heard.signs, default=0) > posted)
+            trades = 0
+            for item in heard.items[begun:]:
+                if isinstance(item, Frame):
+                    trades += b'"TRADE"' in item.content
+                elif not item.acknowledged and trades < 2000:
+                    # alive up to what was taken, and no more
+                    assert (item.received if item.since is None else item.since) <= posted
+
+    asyncio.run(scenario())
+
+
+def test_a_service_that_goes_down_ends_the_session(floor: Floor) -> None:
+    async def scenario() -> None:
+        async with listening(live(), SPY) as heard:
+            await heard.until(lambda: heard.acknowledged)
+            floor.say(standin.SERVICE_STATUS, "ServiceDown", {"serviceName": "//blp/refdata"})
+            floor.say(standin.SERVICE_STATUS, "ServiceDown", {"serviceName": "//blp/mktdata"})
+            await heard.end()
+            assert heard.error is None
+            assert heard.lost == ["ServiceDown: //blp/mktdata"]
+
+    asyncio.run(scenario())
 
 
 def test_channels_come_and_go(floor: Floor) -> None:
@@ -589,6 +637,8 @@ def test_the_last_connection_ends_the_session_and_the_next_one_starts_anew(floor
                     for server in ("10.0.0.1:8194", "10.0.0.2:8194")
                 ]
                 assert heard.names()[-1] == "SessionConnectionDown"
+                # the SDK may have noticed it some time later
+                assert {told.received - told.since for told in heard.told if told.lost} == {15_000_000_000}
             assert len(floor.sessions) == attempt
 
     asyncio.run(scenario())
@@ -841,7 +891,7 @@ def body(**other: Any) -> dict[str, Any]:
         (frame(body={}), "event has a type", "MKTDATA_EVENT_TYPE is None"),
         (frame(body={"MKTDATA_EVENT_TYPE": ["TRADE"]}), "event has a type", "['TRADE']"),
         (frame(body=body(MKTDATA_EVENT_SUBTYPE="CANCEL")), "trade is new", "'CANCEL'"),
-        (frame(body=body(), symbols=[]), "message names its subscription", "[]"),
+        (frame(body=body(), symbols=None), "message names its subscription", "None"),
         (frame(body=body(), symbols=[None]), "message names its subscription", "[None]"),
         (
             frame(body=body(TRADE_UPDATE_STAMP_RT="2024-05-16T10:00:01")),
@@ -885,6 +935,11 @@ def test_values_are_left_to_refining(values: dict[str, Any], column: str, value:
 def test_a_message_of_several_subscriptions_is_a_row_of_each() -> None:
     rows, _ = parsed(live(), [frame(5, body=body(), symbols=[SPY, IBM])])
     assert [(row["row"], row["symbol"]) for row in rows] == [(5 * ROWS_A_FRAME, SPY), (5 * ROWS_A_FRAME + 1, IBM)]
+
+
+def test_a_trade_of_a_subscription_that_was_given_up_is_left_out() -> None:
+    (batch,) = live().parse([frame(1, body=body(), symbols=[]), frame(2, body=body())], {})
+    assert (batch.table.num_rows, batch.rejected.num_rows, batch.left_out) == (1, 0, 1)
 
 
 def test_no_frames_give_no_rows() -> None:
