@@ -7,6 +7,7 @@ guards between reading and writing.
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -71,14 +72,19 @@ class Link:
             connection.disconnect()
 
     def _open(self) -> Any:
-        import redis
-
         if self._connection is None:
-            settings = dict(self._settings)
-            made = settings.pop("connection_class", redis.Connection)(**settings)
+            made = unopened(self._settings)
             made.connect()
             self._connection = made
         return self._connection
+
+
+def unopened(settings: Mapping[str, Any]) -> Any:
+    """Return a connection that is not open yet; TypeError where a setting is none of a connection."""
+    import redis
+
+    plain = dict(settings)
+    return plain.pop("connection_class", redis.Connection)(**plain)
 
 
 @contextmanager

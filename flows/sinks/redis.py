@@ -37,6 +37,7 @@ from flows.rediswire import rows as wire
 from flows.rediswire.link import Command
 from flows.rediswire.link import Commands
 from flows.rediswire.link import Link
+from flows.rediswire.link import unopened
 from flows.rediswire.names import COUNTERS
 from flows.rediswire.names import PREFIX
 from flows.rediswire.names import Names
@@ -137,6 +138,8 @@ class RedisSink(Sink):
     def __init__(self, options: Mapping[str, Any], target: Target) -> None:
         super().__init__(options, target)
         self._places: dict[tuple[str, str], tuple[Owner, Names]] = {}
+        #: names of which it is known that they do not expire
+        self._lasting: set[str] = set()
         self._link = Link(f"destination {target.name!r}", _settings(self.options, target))
 
     def __exit__(
@@ -163,8 +166,11 @@ class RedisSink(Sink):
             if not any(map(_changes, parts)):
                 self._link.exchange([("UNWATCH",)])
                 return counts
-            commands = chain([("MULTI",)], self._commands(parts), [("EXEC",)])
+            touched: list[str] = []
+            commands = chain([("MULTI",)], self._commands(parts, touched), [("EXEC",)])
             if self._link.exchange(commands, meanwhile)[-1] is not None:
+                if not self.options.ttl:
+                    self._lasting.update(touched)
                 return counts
         raise TransientError(f"destination {self.target.name!r}: others write the same keys all the time")
 
@@ -240,9 +246,8 @@ class RedisSink(Sink):
         counts, part.changed = decided[0]
         return counts
 
-    def _commands(self, parts: Sequence[_Part]) -> Iterator[Commands]:
-        """Yield what is to be done for all parts."""
-        touched: list[str] = []
+    def _commands(self, parts: Sequence[_Part], touched: list[str]) -> Iterator[Commands]:
+        """Yield what is to be done for all parts; `touched` takes the names that it changes."""
         for part in parts:
             if part.ranged is not None and (ranging := _ranging(part.owner, part.names.range, part.ranged)):
                 yield from ranging
@@ -258,6 +263,9 @@ class RedisSink(Sink):
             yield from self._appending(name, added)
         if self.options.ttl:
             yield from (("EXPIRE", name, self.options.ttl) for name in touched)
+        else:
+            # there may have been a TTL before: that goes once, not with every write
+            yield from (("PERSIST", name) for name in touched if name not in self._lasting)
         if self.options.publish:
             for part in parts:
                 if part.changed:
@@ -369,6 +377,7 @@ def _ranging(owner: Owner, name: str, ranged: changes.Ranged) -> list[Commands]:
 
 def _settings(options: RedisOptions, target: Target) -> dict[str, Any]:
     """Return redis-py's settings of a connection; ConfigError where the URL in the environment is none."""
+    import redis
     from redis import SSLConnection
     from redis import connection
 
@@ -399,4 +408,11 @@ def _settings(options: RedisOptions, target: Target) -> dict[str, Any]:
     # replies have another shape in RESP3
     settings["protocol"] = 2
     settings["client_name"] = "dataflow:" + _UNSAFE_NAME.sub("-", target.name)
+    try:
+        unopened(settings)
+    except (TypeError, ValueError, redis.RedisError):
+        raise ConfigError(
+            f"destination {target.name!r}: after '?', {prefix}_URL has what is no setting of a connection"
+            " (max_connections is one of a pool)"
+        ) from None
     return settings

@@ -466,6 +466,18 @@ def test_ttl_counts_from_the_last_change(redis_url: str, client: redis.Redis) ->
     assert client.keys() == []
 
 
+def test_a_ttl_that_is_switched_off_is_gone_with_the_next_change(server: Server, alone: redis.Redis) -> None:
+    names = [STREAM, f"{STREAM}:last", f"{STREAM}:range"]
+    wrote(server.url, MINUTES, minutes([1, 2]), ttl=1000, **ALL)
+    assert all(alone.ttl(name) > 0 for name in names)
+    with sink(server.url, **ALL) as lasting:
+        lasting.write(MINUTES, minutes([1, 2, 3]))
+        assert [alone.ttl(name) for name in names] == [-1, -1, -1]
+        # once: it costs nothing where rows come all the time
+        lasting.write(MINUTES, minutes([1, 2, 3, 4]))
+        assert alone.info("commandstats")["cmdstat_persist"]["calls"] == len(names)
+
+
 def test_more_rows_and_keys_than_one_transaction_has(redis_url: str, client: redis.Redis) -> None:
     names = [f"vendor:equity:M{number}" for number in range(450)]
     many = table(DAYS, [{INSTRUMENT: name, "ts_event": 0, "close": number} for number, name in enumerate(names)])
@@ -635,6 +647,13 @@ def test_server_is_named_by_options_or_by_the_url_and_the_password_by_the_enviro
     own = settings_of({"REDIS_URL": "redis://h:7", "REDIS_PASSWORD": SECRET}, **named)
     assert (own["host"], own["username"], own["password"], own["socket_timeout"]) == ("h2", "me", SECRET, 2.5)
     assert (own["connection_class"], own["ssl_ca_certs"]) == (redis.SSLConnection, "/ca.pem")
+
+
+@pytest.mark.parametrize("more", ["max_connections=5", "s3cr:et=1", "ssl_keyfile=x"])
+def test_a_url_with_what_a_connection_does_not_take_is_named(more: str) -> None:
+    with pytest.raises(ConfigError, match=r"live feed.*REDIS_URL has what is no setting") as caught:
+        sink(f"redis://localhost?{more}")
+    assert "s3cr" not in str(caught.value)
 
 
 def test_a_url_that_is_none_is_not_shown() -> None:
