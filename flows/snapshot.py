@@ -13,9 +13,9 @@ from typing import Final
 from catalog.keys import Key
 from flows.live.connections import Status
 from flows.live.coverage import instant
+from flows.live.refinery import Seen
 from flows.live.routes import Lane
 from flows.live.runner import Live
-from flows.live.stint import Seen
 
 #: refused channels that are named
 _REFUSED: Final = 5
@@ -151,7 +151,7 @@ class Watch:
 
     def _seen(self) -> dict[tuple[str, int], Seen]:
         found: dict[tuple[str, int], Seen] = {}
-        for part in (self.live.seen, *(stint.seen for stint in self.live.stints)):
+        for part in (self.live.seen, *(stint.refinery.seen for stint in self.live.stints)):
             # other threads add to it
             for at, one in list(part.items()):
                 found.setdefault(at, Seen()).add(one)

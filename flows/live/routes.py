@@ -222,7 +222,7 @@ class Lane:
                 if writer is not None:
                     self._flush(writer, settle=True)
                 # where refining failed the rest lies landed, for the next run
-                return stint.failed
+                return stint.refinery.failed
             if writer is None:
                 self.ledger.finish(delivery)
             else:
@@ -231,7 +231,7 @@ class Lane:
         return True
 
     def _ended(self, stint: Stint, position: int) -> bool:
-        return stint.spool.ended and position >= stint.spool.written and not stint.failed
+        return stint.spool.ended and position >= stint.spool.written and not stint.refinery.failed
 
     def _flush(self, writer: Writer, *, settle: bool) -> None:
         rows = writer.rows

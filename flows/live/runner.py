@@ -36,11 +36,11 @@ from flows.live.connections import Link
 from flows.live.connections import Status
 from flows.live.coverage import instant
 from flows.live.filling import Filler
+from flows.live.refinery import Seen
 from flows.live.routes import Lane
 from flows.live.routes import lanes
 from flows.live.steady import gently
 from flows.live.steady import steady
-from flows.live.stint import Seen
 from flows.live.stint import Stint
 from flows.spool import held
 from flows.spool import left_behind
@@ -289,7 +289,7 @@ class Live:
         self.stints = [*self.stints, stint]
         for older in self.stints[:-1]:
             older.lighten()
-        stint.start(self.in_thread)
+        stint.refinery.start(self.in_thread)
         for (schema, _), lane in self.lanes.items():
             if schema in stint.channels:
                 lane.add(stint)
@@ -384,19 +384,23 @@ class Live:
                     await self._attempt(self._ledger_thread, link.stint.persist)
                 if link.stint is not None:
                     await self._attempt(self._seal_thread, link.stint.spool.seal)
-                if link.stint is not None and link.task is not None and (link.stint.failed or link.stint.adrift):
+                if (
+                    link.stint is not None
+                    and link.task is not None
+                    and (link.stint.refinery.failed or link.stint.adrift)
+                ):
                     # what it brought lies landed; a new connection is refined anew
                     link.task.cancel()
             await self._finish_closed()
 
     async def _finish_closed(self) -> None:
         for stint in list(self._closing):
-            if stint.thread.is_alive():
+            if stint.refinery.thread.is_alive():
                 # what is not refined yet is not known to be heard
                 await self._attempt(self._ledger_thread, stint.persist)
             elif await self._attempt(self._ledger_thread, stint.close):
                 self._closing.remove(stint)
-                if stint.failed:
+                if stint.refinery.failed:
                     # no route had the rest of it
                     self.filler.again()
                 self.filler.soon(time.time_ns())
@@ -471,7 +475,7 @@ class Live:
         self.stints = [one for one in before if id(one) in waiting | open_ones] or before[-1:]
         for stint in before:
             if stint not in self.stints:
-                for at, seen in stint.seen.items():
+                for at, seen in stint.refinery.seen.items():
                     self.seen.setdefault(at, Seen()).add(seen)
 
     # -- the end --------------------------------------------------------------------------------------------------
@@ -486,7 +490,7 @@ class Live:
             if lane.thread is not None:
                 lane.thread.join(max(until - time.monotonic(), 0.0))
         for stint in self.stints:
-            stint.stopping.set()
+            stint.refinery.stopping.set()
         for lane in self.lanes.values():
             lane.stop()
         until = time.monotonic() + _LAST_SECONDS
@@ -512,6 +516,6 @@ class Live:
 
     def _threads(self) -> Iterable[threading.Thread]:
         yield from (lane.thread for lane in self.lanes.values() if lane.thread is not None)
-        yield from (stint.thread for stint in self.stints)
+        yield from (stint.refinery.thread for stint in self.stints)
         if self.filler.thread is not None:
             yield self.filler.thread

@@ -227,7 +227,7 @@ def test_a_successor_takes_over_before_its_predecessor_ends(database: str) -> No
         finally:
             old.stop()
             assert old.ended.wait(20)
-            eventually(lambda: new.live is not None and new.live.stints and new.live.stints[0].seen)
+            eventually(lambda: new.live is not None and new.live.stints and new.live.stints[0].refinery.seen)
             new.stop()
             assert new.ended.wait(20)
         assert whole(made)

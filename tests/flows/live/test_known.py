@@ -27,7 +27,7 @@ from flows.job import describe
 from flows.landing import Landing
 from flows.landing import Page
 from flows.live import filling
-from flows.live import stint as stints
+from flows.live import refinery
 from flows.live.runner import Settings
 from flows.live.stint import Stint
 from flows.stream import Stream
@@ -136,7 +136,7 @@ def test_what_comes_late_by_contract_is_not_bought(tmp_path, monkeypatch):
 
 def test_what_waited_at_the_vendor_when_the_connection_broke_is_fetched(tmp_path, monkeypatch):
     """The vendor's queue for us is three seconds long, and goes with the connection."""
-    monkeypatch.setattr(stints, "_QUIET", 2 * _SECOND)
+    monkeypatch.setattr(refinery, "_QUIET", 2 * _SECOND)
     stage = Stage(tmp_path, adjust=lambda extractor: slow(1)(extractor) or setattr(extractor, "consecutive", {}))
     stage.series("live", "trades", "BTC")
     with stage.running() as live:
@@ -207,19 +207,19 @@ def test_a_child_that_nobody_asked_again_is_not_covered_by_its_parents_replay(tm
     moment = datetime.fromtimestamp(since // _SECOND, UTC)
     replayed = {"quotes": {ids["PARENT"]: moment}}
     made = Stint(extractor, Landing(stage.root), record, jobs, lambda schema: True, lambda: None, replayed)
-    made.start()
+    made.refinery.start()
     try:
         made.told(Told(time.time_ns(), since=since // _SECOND * _SECOND), {"quotes": list(ids.values())})
         made.take([Frame(b'{"hello": 1}', time.time_ns())])
         made.spool.flush()
-        eventually(lambda: made._refined == 1)
+        eventually(lambda: made.refinery.refined == 1)
         made.take([Frame(b'{"hello": 2}', time.time_ns() + 2 * _SECOND)])
         made.spool.flush()
-        eventually(lambda: made._refined == 2)
+        eventually(lambda: made.refinery.refined == 2)
         made.persist()
     finally:
-        made.stopping.set()
-        made.thread.join(20)
+        made.refinery.stopping.set()
+        made.refinery.thread.join(20)
         made.spool.abandon()
     starts = {one.instrument_id: one.start for one in Coverage.objects.all() if one.start < one.end}
     assert starts[ids["PARENT"]] == moment

@@ -42,6 +42,7 @@ from flows.hearing import CatalogLiveLedger
 from flows.job import Request
 from flows.landing import Landing
 from flows.live import filling
+from flows.live import refinery
 from flows.live import ring as rings
 from flows.live import stint as stints
 from flows.live.coverage import Heard
@@ -102,9 +103,9 @@ def stint_of(stage):
     try:
         yield made
     finally:
-        made.stopping.set()
-        if made.thread.is_alive():
-            made.thread.join(20)
+        made.refinery.stopping.set()
+        if made.refinery.thread.is_alive():
+            made.refinery.thread.join(20)
         made.spool.abandon()
 
 
@@ -165,14 +166,14 @@ def test_an_empty_frame_counts_where_the_file_is_torn(tmp_path):
 def test_a_stint_that_is_still_written_is_not_released(stage):
     """Completing it meanwhile would delete the frames that are not sealed yet."""
     with stint_of(stage) as stint:
-        stint.start()
+        stint.refinery.start()
         stint.take([Frame(b'{"hello": true}', time.time_ns())])
         stint.spool.flush()
         with pytest.raises(TransientError, match="still being written"):
             stint.close()
         assert list(stint.spool.folder.glob("*.frames"))
         stint.end()
-        stint.thread.join(20)
+        stint.refinery.thread.join(20)
         stint.close()
         assert not stint.spool.folder.exists()
         assert len(stint.landing.pages("feed", stint.channels["trades"].fetch.id)) == 1
@@ -208,13 +209,13 @@ def test_a_full_disk_ends_no_run(stage, monkeypatch):
 
 def test_what_was_dropped_was_not_heard(stage):
     with stint_of(stage) as stint:
-        stint.start()
+        stint.refinery.start()
         (number,) = stint.channels["trades"].instruments
         now = time.time_ns() - 7200 * _SECOND
         stint.told(Told(now, frozenset({Channel("trades", "BTC")})), {"trades": [number]})
         stint.take([Frame(b'{"hello": true}', now + 2 * _SECOND)])
         stint.spool.flush()
-        eventually(lambda: stint._refined == 1)
+        eventually(lambda: stint.refinery.refined == 1)
         stint.take([Frame(b'{"lost": true}', now + 20 * _SECOND)])
         # taken, and not written yet
         stint.persist()
@@ -558,7 +559,7 @@ def test_pages_that_cannot_be_sealed_end_no_run(stage, monkeypatch):
 def test_a_destination_that_is_away_costs_no_history(tmp_path, monkeypatch):
     """What landed is known to be heard, however long nobody takes it."""
     monkeypatch.setattr(stints, "Ring", lambda: rings.Ring(1))
-    monkeypatch.setattr(stints, "_PATIENT", 0.5)
+    monkeypatch.setattr(refinery, "_PATIENT", 0.5)
     stage = Stage(tmp_path)
     stage.settings = replace(stage.settings, drain=0.0)
     stage.series("live", "trades", "BTC")
@@ -573,7 +574,7 @@ def test_a_destination_that_is_away_costs_no_history(tmp_path, monkeypatch):
             trades(stage, number)
             time.sleep(0.01)
         stint = live.stints[-1]
-        eventually(lambda: stint._refined == stint.spool.written == 40)
+        eventually(lambda: stint.refinery.refined == stint.spool.written == 40)
 
 
 def test_connections_that_ended_keep_nothing_in_memory(stage):
@@ -586,7 +587,7 @@ def test_connections_that_ended_keep_nothing_in_memory(stage):
             stage.vendor.wait_connected(number)
             trades(stage, number)
             eventually(lambda: live.connections.current.stint is not None)
-            eventually(lambda: live.connections.current.stint._refined == 2)
+            eventually(lambda: live.connections.current.stint.refinery.refined == 2)
             stage.vendor.drop()
         stage.vendor.wait_connected(5)
         eventually(lambda: live.connections.current.stint is not None)
@@ -829,7 +830,7 @@ def test_a_connection_whose_last_frame_is_a_context_comes_to_its_end(stage, monk
         stage.vendor.raw(b'{"hello": "again"}')
         (lane,) = live.lanes.values()
         (stint,) = live.stints
-        eventually(lambda: stint.spool.written == 1 and stint._refined == 1)
+        eventually(lambda: stint.spool.written == 1 and stint.refinery.refined == 1)
         stage.vendor.drop()
         stage.vendor.wait_connected(2)
         # the second connection brings a context and nothing else, and the lane has come as far
