@@ -20,6 +20,7 @@ Traps:
 - Parents (ES.FUT) are subscribed, their children are not: mappings say which have come with them.
 """
 
+import re
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -45,6 +46,7 @@ _NOT_REPLAYED: Final = frozenset(("mbo", "definition", "status"))
 _LACKING: Final = frozenset(("bbo-1s", "bbo-1m", "cbbo-1s", "cbbo-1m"))
 _ALIKE: Final = {"tbbo": "mbp-1", "mbp-1": "tbbo"}
 _PARENTS: Final = (".FUT", ".OPT", ".SPOT")
+_WORD: Final = re.compile(r"[\w-]+")
 #: what a symbol cannot have in a line of the protocol
 _RESERVED: Final = frozenset(",|=\r\n")
 
@@ -184,20 +186,26 @@ class Asked:
                 if one.start is None:
                     self._begin(one)
         elif message.type == messages.SYSTEM and message.code == messages.REPLAYED:
-            replaying = [one for one in self.subscriptions if one.start is not None and not one.live]
-            words = message.words.split()
-            for one in [one for one in replaying if one.schema in words] or replaying:
-                self._begin(one)
+            schemas = self._named_in(message.words)
+            for one in self._replaying():
+                if not schemas or one.schema in schemas:
+                    self._begin(one)
 
     def replay_refused(self, message: Message) -> bool:
         """Whether an error means that the gateway has not what was to be replayed; then it is not asked next time."""
-        replaying = {one.schema for one in self.subscriptions if one.start is not None and not one.live}
-        words = message.words.lower().split()
-        about = {"start", "`start`", "replay"} & set(words)
-        if not replaying or not (message.code == messages.AGED_OUT or (message.code == messages.INVALID and about)):
+        replaying = {one.schema for one in self._replaying()}
+        # in which words it refuses is not documented: what is wrong without a replay too is refused again
+        if not replaying or message.code not in (messages.AGED_OUT, messages.INVALID):
             return False
-        self.not_replayed |= replaying & set(words) or replaying
+        self.not_replayed |= replaying & self._named_in(message.words) or replaying
         return True
+
+    def _replaying(self) -> list[Subscription]:
+        return [one for one in self.subscriptions if one.start is not None and not one.live]
+
+    def _named_in(self, words: str) -> set[str]:
+        """Return the schemas of this session that some words name."""
+        return {one.schema for one in self.subscriptions} & set(_WORD.findall(words.lower()))
 
     def take(self, received: int) -> Iterator[Told]:
         """Yield what is to be told since the last time."""
