@@ -62,6 +62,8 @@ _PACKED_ROWS: Final = 20_000
 # how often in a row somebody else may write the same key between our reading and writing
 _ATTEMPTS: Final = 100
 _MEMBERS: Final = 500
+#: entries that are read at once where they may be fewer than the rows
+_ENTRIES: Final = 64
 _UNSAFE_NAME: Final = re.compile(r"[^A-Za-z0-9_.:-]+")
 # where a destination has no prefix of its own, in a bare shell
 _ENV_PREFIX: Final = "REDIS"
@@ -182,6 +184,8 @@ class RedisSink(Sink):
         names = [name for part in parts for name in (part.names.stream, part.names.last, part.names.range)]
         found = iter(self._link.exchange([("WATCH", *names), *reads])[1:])
         states = [[next(found) for _ in self._reads(part)] for part in parts]
+        if self.options.sorted_set:
+            self._complete(parts, states)
         positions = [_position(state[0]) if self.options.stream else None for state in states]
         entries = iter(self._entries(parts, positions))
         counts = Counts()
@@ -195,35 +199,71 @@ class RedisSink(Sink):
             reads.append(("XINFO", "STREAM", part.names.stream))
         if self.options.sorted_set:
             low, high = score(int(part.times[0])), score(int(part.times[-1]))
-            reads.append(("ZRANGEBYSCORE", part.names.range, low, high))
+            reads.append(("ZRANGEBYSCORE", part.names.range, low, high, "LIMIT", 0, _most(part)))
         if self.options.last:
             reads.append(("HGETALL", part.names.last))
         return reads
 
+    def _complete(self, parts: Sequence[_Part], states: Sequence[list[Any]]) -> None:
+        """Read the sets again, time by time, that have much between the times of some rows that lie far apart."""
+        at = int(self.options.stream)
+        for part, state in zip(parts, states, strict=True):
+            if len(state[at]) >= _most(part):
+                scores = sorted(set(map(score, part.times.tolist())))
+                found = self._link.exchange([("ZRANGEBYSCORE", part.names.range, one, one) for one in scores])
+                state[at] = [member for members in found for member in members]
+
     def _entries(self, parts: list[_Part], positions: Sequence[tuple[int, int] | None]) -> Iterator[list[Any]]:
         """Yield what each part's stream holds of the times that are not after its last entry, where it matters."""
         wanted = [
-            [] if position is None else self._spans(part, position)
+            ([], []) if position is None else self._spans(part, position)
             for part, position in zip(parts, positions, strict=True)
         ]
-        reads = [command for commands in wanted for command in commands]
+        reads = [command for spans in wanted for commands in spans for command in commands]
         found = iter(self._link.exchange(reads) if reads else [])
-        for commands in wanted:
-            yield [entry for _ in commands for entry in next(found)]
+        for part, position, (late, level) in zip(parts, positions, wanted, strict=True):
+            entries: list[Any] = []
+            if late and position is not None:
+                entries += self._sparse(part, position, next(found))
+                entries += next(found)
+            yield entries + [entry for _ in level for entry in next(found)]
 
-    def _spans(self, part: _Part, position: tuple[int, int]) -> list[Command]:
-        times = part.times
-        spans: list[Command] = []
-        late = times[(times >= 0) & (times < position[0])]
-        # the sorted set knows better which of them are stored
-        if len(late) and not self.options.sorted_set:
-            low, high = entry_id(int(late[0]), 0), entry_id(int(late[-1]), COUNTERS - 1)
-            spans.append(("XRANGE", part.names.stream, low, high))
+    def _spans(self, part: _Part, position: tuple[int, int]) -> tuple[list[Command], list[Command]]:
+        """Return how a stream is read at times before its last one, and at its last one."""
+        late, level = self._late(part, position), part.times == position[0]
+        before: list[Command] = []
+        if len(late):
+            high = entry_id(int(late[-1]), COUNTERS - 1)
             # a pack has the id of its last row: the next one may begin before
-            spans.append(("XRANGE", part.names.stream, f"({high}", "+", "COUNT", 1))
-        if (times == position[0]).any():
-            spans.append(("XRANGE", part.names.stream, entry_id(position[0], 0), entry_id(position[0], COUNTERS - 1)))
-        return spans
+            beyond = ("XRANGE", part.names.stream, f"({high}", "+", "COUNT", 1)
+            before = [self._from(part, entry_id(int(late[0]), 0), late), beyond]
+        low, high = entry_id(position[0], 0), entry_id(position[0], COUNTERS - 1)
+        return before, [("XRANGE", part.names.stream, low, high)] if level.any() else []
+
+    def _late(self, part: _Part, position: tuple[int, int]) -> np.ndarray:
+        """Return the times that lie before a stream's last one, where the stream is to say what of them is stored."""
+        # the sorted set knows better
+        return part.times[(part.times >= 0) & (part.times < position[0]) & (not self.options.sorted_set)]
+
+    def _from(self, part: _Part, low: str, late: np.ndarray) -> Command:
+        """Return what reads some entries of times, so many as there are mostly."""
+        return ("XRANGE", part.names.stream, low, entry_id(int(late[-1]), COUNTERS - 1), "COUNT", self._some(late))
+
+    def _some(self, late: np.ndarray) -> int:
+        return max(len(late) // int(self.options.pack) + 1, _ENTRIES)
+
+    def _sparse(self, part: _Part, position: tuple[int, int], entries: list[Any]) -> list[Any]:
+        """Return the entries of late times, given the first of them: what lies between two times is passed over."""
+        late = self._late(part, position)
+        found = list(entries)
+        while len(entries) == self._some(late):
+            number = entries[-1][0].decode()
+            time, _ = parse_id(number)
+            following = int(late[late.searchsorted(time)])
+            low = f"({number}" if following == time else entry_id(following, 0)
+            (entries,) = self._link.exchange([self._from(part, low, late)])
+            found += entries
+        return found
 
     def _decide(
         self, part: _Part, state: list[Any], position: tuple[int, int] | None, entries: list[Any], replace: bool
@@ -348,6 +388,11 @@ def _by_instrument(schema: Schema, table: pa.Table) -> tuple[pa.Table, np.ndarra
         (instrument.dictionary[codes[start]].as_py(), start, stop) for start, stop in pairwise(bounds) if start < stop
     ]
     return rows, times, owners
+
+
+def _most(part: _Part) -> int:
+    """Return how many members a set is asked for at once: mostly it has as many as there are rows."""
+    return 2 * len(part.rows) + _MEMBERS
 
 
 def _changes(part: _Part) -> bool:

@@ -367,6 +367,33 @@ def test_a_late_row_inside_a_pack_is_known_again(redis_url: str) -> None:
         assert opened.write(MINUTES, minutes(range(8)).slice(3, 3)) == Counts(unchanged=3)
 
 
+def sent(client: redis.Redis) -> int:
+    """How many bytes the server has sent."""
+    return int(client.info("stats")["total_net_output_bytes"])
+
+
+@pytest.mark.parametrize("options", [{}, {"pack": 7}, {"sorted_set": True}])
+def test_rows_that_lie_far_apart_do_not_read_what_lies_between(
+    server: Server, alone: redis.Redis, options: dict[str, Any]
+) -> None:
+    many = 40_000
+    whole = minutes(list(range(many)))
+    everything = Counts(new=many)
+    assert wrote(server.url, MINUTES, whole, **options) == everything
+    apart = pa.concat_tables([whole.slice(at, 1) for at in (3, 4, many // 3, many // 2, many - 2)])
+    # a row that is stored, beside one of each time that is not
+    venue = apart.schema.get_field_index("venue")
+    late = apart.set_column(venue, apart.schema.field(venue), pa.array(["late"] * 5))
+    both = pa.concat_tables([apart, late])
+    before = sent(alone)
+    counts = wrote(server.url, MINUTES, both, **options)
+    assert counts == (Counts(new=5, unchanged=5) if "sorted_set" in options else Counts(superseded=5, unchanged=5))
+    # a tenth of what there is, and less
+    assert sent(alone) - before < many * 20
+    # all of it once more is nothing new
+    assert wrote(server.url, MINUTES, whole, **options) == Counts(unchanged=many)
+
+
 @pytest.mark.parametrize("pack", [1, 1000])
 def test_newest_row_revised_is_another_entry_of_its_time(redis_url: str, client: redis.Redis, pack: int) -> None:
     with sink(redis_url, pack=pack) as opened:
