@@ -372,6 +372,11 @@ class Spool:
             parts = [segment.part for segment in self.segments if segment.first <= number]
         return parts[-1] if parts else 0
 
+    def before(self, part: int) -> int:
+        """Return the last part before another one that holds frames; 0 where there is none."""
+        with self.changed:
+            return max((one.part for one in self.segments if one.part < part and one.frames), default=0)
+
     def _blocks(self, segment: _Segment, stream: IO[bytes]) -> Iterator[bytes | None]:
         at = 0
         while True:

@@ -277,7 +277,7 @@ class Lane:
         part = stint.spool.holding(start)
         first = start
         if counts_repeats(stint.extractor, own.schema):
-            part, first = max(part - 1, 0), 0
+            part, first = stint.spool.before(part), 0
         for group in stint.spool.read(first, part):
             if self.stopping.is_set():
                 return

@@ -260,6 +260,20 @@ def test_what_a_dead_process_left_is_sealed_to_the_last_whole_frame(spool):
     assert not path.parent.exists()
 
 
+def test_repeats_are_counted_from_the_last_part_that_holds_frames(spool):
+    """Schemas that join one after the other leave a part of contexts alone."""
+    spooled = spool()
+    spooled.append([frame(0)])
+    for schema, fetch in (("quotes", 8), ("bbo-1s", 9)):
+        spooled.landing.begin("feed", fetch, {"asked": "live"})
+        spooled.join(schema, fetch, [frame(1, context=True)])
+    spooled.append([frame(2)])
+    spooled.flush()
+    assert [segment.frames for segment in spooled.segments] == [1, 0, 1]
+    assert spooled.holding(1) == 2
+    assert spooled.before(2) == 0
+
+
 def test_a_stint_that_never_wrote_is_forgotten(spool):
     spooled = spool()
     spooled.abandon()
