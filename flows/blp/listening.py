@@ -128,7 +128,7 @@ class _Listener:
                 if self._open:
                     self._obey(changes)
                 event = self._session.nextEvent(max(int(self._pace.look * 1000), 1))
-                taken, before = 0, self._reached
+                taken = 0
                 while event is not None and not self.over:
                     # of an event TIMEOUT there are no messages
                     self._take(event)
@@ -137,8 +137,7 @@ class _Listener:
                 self._drained = taken < _EVENTS
                 if not self._drained:
                     # what is said now of the session is no sign that what waits was heard
-                    self._items.insert(0, Told(before, since=before))
-                    self._items.append(Told(self._reached, since=self._reached))
+                    self._items.insert(0, Told(time.time_ns(), behind=True))
                 if not self.over:
                     self._look(time.monotonic())
         except DataflowError as error:
