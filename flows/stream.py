@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from django.db import Error as StoreError
@@ -32,6 +33,7 @@ from flows.plan import plan
 from flows.setup import database_connections
 from flows.snapshot import Snapshot
 from flows.snapshot import Watch
+from flows.snapshot import summary
 from flows.workshops import live_extractor_of
 from flows.workshops import workshop
 
@@ -43,6 +45,10 @@ FOR_GOOD: Final = (AuthFailed, NotEntitled, ConfigError)
 _WAIT: Final = 1.0
 #: seconds until what ended by itself is begun again
 _PAUSE: Final = 10.0
+#: seconds between two glances at a run, between two summaries in the ledger, and to write the last one
+_GLANCE: Final = 1.0
+_TELL: Final = 10.0
+_LAST: Final = 1.0
 #: of a run's selector: that it goes on only until its successor is heard
 LEAVING: Final = "leaving"
 
@@ -110,16 +116,20 @@ class Stream:
         errors = (f"{type(self.error).__name__}: {self.error}",) if self.error else ()
         if live is None:
             return Snapshot(self.source, self.condition, errors=errors)
-        if self._watch is None:
-            self._watch = Watch(live)
-        if live.jobs != self._named:
+        assert self._watch is not None
+        found = self.seen_by(self._watch)
+        return replace(found, errors=tuple(dict.fromkeys((*errors, *found.errors))))
+
+    def seen_by(self, watch: Watch) -> Snapshot:
+        """Return what somebody who watches it sees. From any thread, each with a watch of its own."""
+        if watch.live.jobs != self._named:
             # names are for people: without the catalog the old ones stand
             with suppress(StoreError), database_connections():
-                self._names, self._named = _names(self.source), dict(live.jobs)
+                self._names, self._named = _names(self.source), dict(watch.live.jobs)
+        found = watch.look(self.condition, self._names)
         if self._following is not None and self._following.error:
-            errors = (*errors, f"indicators: {self._following.error}")
-        found = self._watch.look(self.condition, self._names)
-        return replace(found, errors=tuple(dict.fromkeys((*errors, *found.errors))))
+            found = replace(found, errors=(*found.errors, f"indicators: {self._following.error}"))
+        return found
 
     # -- a successor ----------------------------------------------------------------------------------------------
 
@@ -184,15 +194,19 @@ class Stream:
                 live = Live(
                     kit.live, kit, ledger, lambda: plan(self.selection), database_connections, settings=self.settings
                 )
+                self._watch = Watch(live)
                 self.live = live
                 if self._stopping.is_set():
                     live.stop()
                 self._following = following = Following(live, database_connections)
                 following.start()
+                telling = Telling(self, live, self.run.pk)
+                telling.start()
                 try:
                     live.run()
                 finally:
                     following.stop()
+                    telling.stop()
                     # this thread's connection has idled for the whole run
                     ledger.mend()
         finally:
@@ -207,6 +221,76 @@ class Stream:
                 return False
         self.waiting = False
         return True
+
+
+class Telling:
+    """Writes into the ledger what a run looks like, now and then, when that changes, and at its end.
+
+    In a thread of its own: the stream does not wait for a store that is slow or away, and what could not be written is
+    written the next time.
+    """
+
+    def __init__(self, stream: Stream, live: Live, run: int) -> None:
+        self.stream = stream
+        self.live = live
+        self.run = run
+        self._watch = Watch(live)
+        self._state = "connecting"
+        self._since = timezone.now()
+        self._error = ""
+        self._error_at: datetime | None = None
+        self._told: object = None
+        self._due = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"telling of {live.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write once more, and end."""
+        self._ended.set()
+        self._thread.join(_LAST)
+
+    def _run(self) -> None:
+        with database_connections():
+            while not self._ended.wait(_GLANCE):
+                self._glance()
+                look = (self._state, len(self.live.status.refused))
+                if look != self._told or time.monotonic() >= self._due:
+                    self._write()
+                    self._told, self._due = look, time.monotonic() + _TELL
+            self._glance()
+            self._turn("ended")
+            self._write()
+
+    def _glance(self) -> None:
+        """See how the connection stands: between two writings it may have been lost and made again."""
+        status = self.live.status
+        if error := status.error:
+            if error != self._error or self._state == "connected":
+                self._error, self._error_at = error, timezone.now()
+        elif not status.connected and self._state == "connected" and status.notes:
+            # it was closed in order, or was silent: there is no error, but a reason
+            self._error, self._error_at = status.notes[-1], timezone.now()
+        if status.connected:
+            self._turn("connected")
+        elif self._state == "connected":
+            self._turn("reconnecting")
+
+    def _turn(self, state: str) -> None:
+        if state != self._state:
+            self._state, self._since = state, timezone.now()
+
+    def _write(self) -> None:
+        try:
+            shown = self.stream.seen_by(self._watch)
+            told = summary(shown, self._state, self._since, self._error, self._error_at)
+            Run.objects.filter(pk=self.run).update(live=told.written())
+        except Exception as error:  # noqa: BLE001  # whatever it is, the stream goes on
+            log.debug("%s: not told: %s", self.live.name, error)
+            self.live.ledger.mend()
 
 
 class Streams:

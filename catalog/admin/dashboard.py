@@ -12,14 +12,14 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
 
 from catalog.admin.base import linked
+from catalog.admin.live import coloured
+from catalog.admin.live import overview
 from catalog.models import DataSource
 from catalog.models import Delivery
 from catalog.models import Run
 from catalog.models import TimeSeries
-from flows.alive import alive
 
 _RUNS: Final = 10
 _SOURCES: Final = 15
@@ -33,7 +33,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if user.has_perm("catalog.view_timeseries"):
         cards.append(_series_card())
         context["groups"] = _groups()
-        context["live"] = _live()
+        context["live"] = overview()
     if user.has_perm("catalog.view_run"):
         cards += _run_cards()
         context["runs"] = _last_runs()
@@ -73,13 +73,13 @@ def _rejected_card() -> dict[str, Any]:
 
 def _last_runs() -> dict[str, Any]:
     rows = []
-    for run in Run.objects.select_related("source").order_by("-id")[:_RUNS]:
+    for run in Run.objects.select_related("source").defer("live").order_by("-id")[:_RUNS]:
         url = reverse("admin:catalog_run_change", args=(run.pk,))
         rows.append(
             [
                 format_html('<a class="text-link" href="{}">{}</a>', url, f"{run.kind} {run.pk}"),
                 run.source.name if run.source else "–",
-                _state(run.status),
+                coloured(run.status),
                 date_format(run.started_at, "DATETIME_FORMAT"),
             ]
         )
@@ -100,33 +100,3 @@ def _groups() -> dict[str, Any]:
         for source, kind, count, active in counted
     ]
     return {"headers": ["Source", "Type", "Active", "Series"], "rows": rows}
-
-
-def _live() -> dict[str, Any] | None:
-    """Return the sources that should be streamed, and whether they are; None where there are none."""
-    now = timezone.now()
-    rows = [
-        [
-            linked("timeseries", one.source, source__id__exact=one.id, extractor_type__exact="realtime"),
-            _state("streaming" if one.streaming else "not running"),
-            date_format(one.heard, "DATETIME_FORMAT") if one.heard else "never",
-            _ago((now - one.heard).total_seconds()) if one.heard else "–",
-            f"{one.series:,}",
-            linked("gap", f"{one.gaps:,}", instrument__source__id__exact=one.id),
-        ]
-        for one in alive()
-    ]
-    headers = ["Source", "State", "Heard until", "Behind", "Series", "Known gaps"]
-    return {"headers": headers, "rows": rows} if rows else None
-
-
-def _ago(seconds: float) -> str:
-    if seconds < 120:
-        return f"{max(seconds, 0):.0f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"
-
-
-def _state(status: str) -> SafeString:
-    red, green = "text-red-700 dark:text-red-400", "text-green-700 dark:text-green-400"
-    colour = {"failed": red, "not running": red, "completed": green, "streaming": green}
-    return format_html('<span class="{}">{}</span>', colour.get(status, ""), status)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 from typing import Final
 
 from django.contrib import admin
@@ -14,6 +15,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
+from catalog.admin import live
 from catalog.admin.base import ReadOnlyAdmin
 from catalog.admin.base import ReadOnlyInline
 from catalog.admin.base import labelled
@@ -108,11 +110,22 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
     search_fields = ("source__name", "error", "flow_run")
     ordering = ("-id",)
     inlines = (FetchInline,)
-    fields = ("kind", "source", "state", "started_at", "finished_at", "duration", "selector", "flow_run", "error")
+    fields = (
+        "kind", "source", "state", "started_at", "finished_at", "duration", "selector", "flow_run", "error", "live_run",
+    )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
-        found: QuerySet[Run] = super().get_queryset(request).select_related("source")
+        # a live run's summary names its series: too much for a list
+        found: QuerySet[Run] = super().get_queryset(request).select_related("source").defer("live")
         return found
+
+    def get_fields(self, request: HttpRequest, obj: Run | None = None) -> Sequence[Any]:
+        return [name for name in self.fields if name != "live_run" or (obj is not None and obj.kind == "realtime")]
+
+    @admin.display(description="live")
+    def live_run(self, row: Run) -> SafeString | str:
+        """Return what a live run wrote of itself."""
+        return live.of_run(row)
 
     def furnish(self, rows: Sequence[Run]) -> None:
         ids = [row.pk for row in rows]

@@ -13,6 +13,7 @@ from django.urls import path
 from django.urls import reverse
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
+from catalog.admin import live
 from catalog.admin import plots
 from catalog.admin.actions import activate
 from catalog.admin.actions import add_route
@@ -160,7 +161,10 @@ class TimeSeriesAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
             }
             for instrument in found
         ]
-        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "plots": shown})
+        heard = live.of_series(object_id) if self.has_view_permission(request) else None
+        return super().change_view(
+            request, object_id, form_url, {**(extra_context or {}), "plots": shown, "live": heard}
+        )
 
     def plot_view(self, request: HttpRequest, series: int, instrument: int) -> HttpResponse:
         """Return the latest rows of one instrument of a series as a picture."""

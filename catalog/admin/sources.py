@@ -6,8 +6,10 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Count
 from django.http import HttpRequest
+from django.http import HttpResponse
 from django.utils.safestring import SafeString
 
+from catalog.admin import live
 from catalog.admin.actions import activate
 from catalog.admin.actions import deactivate
 from catalog.admin.base import CatalogAdmin
@@ -43,6 +45,7 @@ class DataSourceAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
     ordering = ("name",)
     actions = (activate, deactivate)
     operations = (CheckSource, Discover, ShowFirstRows, ShowPlan, RunNow)
+    change_form_outer_after_template = "catalog/live_panel.html"
     fieldsets = (
         (
             None,
@@ -73,6 +76,13 @@ class DataSourceAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
     def all_series(self, row: DataSource) -> SafeString:
         """Return the number of series, with a link to them."""
         return linked("timeseries", f"{row.series_count:,}", source__id__exact=row.pk)  # type: ignore[attr-defined]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        shown = self.has_view_permission(request) and object_id.isdecimal()
+        context = {**(extra_context or {}), "live": live.of_source(int(object_id)) if shown else None}
+        return super().change_view(request, object_id, form_url, context)
 
     def declared(self) -> dict[str, type[Options]]:
         return {name: vendor.Options for name, vendor in registry.extractors().items()}

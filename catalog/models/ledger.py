@@ -19,6 +19,7 @@ class Run(models.Model):
     error = models.TextField(blank=True)
     started_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
+    live = models.JSONField(null=True, help_text="What a live run wrote of itself: connection, rates, refusals.")
 
     class Meta:
         ordering = ("-id",)

@@ -21,13 +21,18 @@ from flows.alive import Alive
 from flows.alive import alive
 
 #: columns of sources with realtime series
-_LIVE: Final = ("live", "heard_until", "known_gaps")
+_LIVE: Final = (
+    "live", "since", "messages_a_second", "lag_seconds", "frames_behind", "reconnects", "refused", "heard_until",
+    "known_gaps", "live_error",
+)  # fmt: skip
+#: refused symbols that are named
+_REFUSED: Final = 5
 
 
 class Command(BaseCommand):
     help = (
-        "Show for each source: the last run, rows rejected and pending, series whose schedule passed without a run,"
-        " whether it is streamed and until when it was heard."
+        "Show for each source: the last run, rows rejected and pending, series whose schedule passed without a run;"
+        " of live ones the connection and since when, messages, lag, reconnects, refusals, until when it was heard."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,11 +45,17 @@ class Command(BaseCommand):
             self._row(source, now) | self._live(live.get(source.name))
             for source in DataSource.objects.filter(active=True).order_by("name")
         ]
-        columns = ("source", "last_run", "status", "rejected", "pending", "failed", "late", *_LIVE, "error")
-        show(self.stdout, rows, columns, options["format"])
+        columns = ("source", "last_run", "status", "rejected", "pending", "failed", "late", "error")
+        if options["format"] == "json":
+            show(self.stdout, rows, (*columns, *_LIVE), "json")
+            return
+        show(self.stdout, rows, columns, "table")
+        if live:
+            self.stdout.write("")
+            show(self.stdout, [row for row in rows if row["source"] in live], ("source", *_LIVE), "table")
 
     def _row(self, source: DataSource, now: datetime) -> dict[str, Any]:
-        run = Run.objects.filter(source=source).order_by("-id").first()
+        run = Run.objects.filter(source=source).defer("live").order_by("-id").first()
         deliveries = Delivery.objects.filter(fetch__source=source)
         totals = deliveries.aggregate(Sum("quarantined"), Sum("pending"))
         started = run.started_at if run else None
@@ -59,11 +70,25 @@ class Command(BaseCommand):
             "error": run.error.splitlines()[0] if run and run.error else "",
         }
 
-    def _live(self, found: Alive | None) -> dict[str, Any]:
-        if found is None:
+    def _live(self, one: Alive | None) -> dict[str, Any]:
+        if one is None:
             return dict.fromkeys(_LIVE)
-        heard = found.heard.replace(microsecond=0) if found.heard else None
-        return dict(zip(_LIVE, ("streaming" if found.streaming else "not running", heard, found.gaps), strict=True))
+        found = one.summary
+        refused = [f"{row['schema']} of {row['symbol']}: {row['reason']}" for row in found.refused] if found else []
+        # of a summary that is old only the time and the error still mean something
+        now = found if found is not None and not found.stale else None
+        return {
+            "live": one.state,
+            "since": (found.at if found.stale else found.since) if found else None,
+            "messages_a_second": now.per_second if now else None,
+            "lag_seconds": now.lag if now else None,
+            "frames_behind": now.behind if now else None,
+            "reconnects": found.reconnects if found else None,
+            "refused": found.refusals if found else None,
+            "heard_until": one.heard.replace(microsecond=0) if one.heard else None,
+            "known_gaps": one.gaps,
+            "live_error": "; ".join(filter(None, (one.error, *(f"refused: {line}" for line in refused[:_REFUSED])))),
+        }
 
     def _late(self, source: DataSource, started: datetime | None, now: datetime) -> int:
         """Count the series whose schedule came due after the last run began."""

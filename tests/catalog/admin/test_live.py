@@ -1,7 +1,10 @@
 """Realtime series in the admin: what they may be, what their buttons show, who is streamed, what was not heard."""
 
+import re
+from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -160,28 +163,105 @@ def test_run_now_says_how_to_stream_without_prefect(
     assert "Not started: realtime series run until they are told to end: by manage.py stream" in told(response)
 
 
-def test_the_first_page_says_who_is_streamed_and_until_when_it_was_heard(
-    live: SimpleNamespace, boss: Client, nobody: Client
-) -> None:
+TOLD = {
+    "state": "reconnecting", "since": "2026-01-01T00:00:00+00:00", "error": "TransientError: no network",
+    "messages": 1234, "per_second": 12.5, "rows": 1200, "reconnects": 3, "lag": 0.25, "behind": 7, "refusals": 1,
+    "refused": [{"schema": "trades", "symbol": "NOPE", "series": "ticks", "reason": "unknown symbol"}],
+    "series": {"ticks": {"rows": 1200, "per_second": 11.5, "newest": "2026-01-01T00:00:01+00:00"}},
+}  # fmt: skip
+
+
+def told_by(run: Run, **changes: Any) -> None:
+    """What a run writes of itself."""
+    run.live = {"at": timezone.now().isoformat(), **TOLD, **changes}
+    run.save()
+
+
+@pytest.fixture
+def claimed(live: SimpleNamespace) -> Iterator[None]:
+    """A process that streams the source."""
+    claim = Claim(f"live-{live.source.pk}")
+    assert claim.take()
+    yield
+    claim.release()
+
+
+def test_the_first_page_says_until_when_a_source_was_heard(live: SimpleNamespace, boss: Client, nobody: Client) -> None:
     (row,) = boss.get("/admin/").context["live"]["rows"]
     assert "not running" in row[1]
-    assert row[2:5] == ["never", "–", "1"]
+    assert row[2:8] == ["–", "–", "–", "–", "never heard", "1"]
     heard(live, 30)
     Gap.objects.create(
         instrument=live.instrument, schema="trades", start="2026-01-01T00:00Z", end="2026-01-01T00:01Z", reason="r"
     )
-    claim = Claim(f"live-{live.source.pk}")
-    assert claim.take()
-    try:
-        (row,) = boss.get("/admin/").context["live"]["rows"]
-    finally:
-        claim.release()
-    assert "streaming" in row[1]
-    assert row[3] in ("30 s", "31 s", "32 s")
-    assert ">1</a>" in row[5]
+    (row,) = boss.get("/admin/").context["live"]["rows"]
+    assert re.search(r"\((3\d|4\d) s ago\)", row[6])
+    assert ">1</a>" in row[8]
     assert "live" not in nobody.get("/admin/").context
+    # what was heard and what was missed of a source stay to be seen when it is switched off
+    TimeSeries.objects.update(active=False)
+    (row,) = boss.get("/admin/").context["live"]["rows"]
+    assert "switched off" in row[1]
+    assert ">1</a>" in row[8]
     live.series.delete()
     assert boss.get("/admin/").context["live"] is None
+
+
+@pytest.mark.usefixtures("claimed")
+def test_a_process_that_runs_is_not_a_connection(live: SimpleNamespace, boss: Client) -> None:
+    run = heard(live, 30).run
+    assert run
+
+    def row() -> list[str]:
+        (found,) = boss.get("/admin/").context["live"]["rows"]
+        return list(map(str, found))
+
+    assert "starting" in row()[1]
+    told_by(run)
+    shown = row()
+    assert ">reconnecting<" in shown[1]
+    assert "text-red" in shown[1]
+    assert "TransientError: no network" in shown[1]
+    assert shown[2:5] == ["12.5", "0.250 s", "3"]
+    assert "trades of NOPE: unknown symbol" in shown[5]
+    told_by(run, state="connected")
+    shown = row()
+    assert "text-green" in shown[1]
+    # it is over
+    assert "no network" not in shown[1]
+    told_by(run, at=(timezone.now() - timedelta(minutes=2)).isoformat())
+    assert ">not reporting<" in row()[1]
+    assert "what follows is of then" in row()[1]
+
+
+@pytest.mark.usefixtures("claimed")
+def test_pages_of_a_run_a_source_and_a_series_say_how_it_goes(
+    live: SimpleNamespace, boss: Client, django_assert_max_num_queries: Any
+) -> None:
+    run = heard(live, 30).run
+    assert run
+    other = TimeSeries.objects.create(series_id="other", source=live.source, schema="trades", extractor_type="realtime")
+    told_by(run, series=TOLD["series"] | {"other": {"rows": 1, "per_second": 0.0, "newest": None}})
+    for page in (url("run", "change", run.pk), url("datasource", "change", live.source.pk)):
+        shown = text(boss.get(page))
+        for words in ("reconnecting", "TransientError: no network", "unknown symbol", "<td class", ">1200<", ">other<"):
+            assert words in shown, words
+    shown = text(boss.get(url("timeseries", "change", live.series.pk)))
+    assert "unknown symbol" in shown
+    assert ">1200<" in shown
+    shown = text(boss.get(url("timeseries", "change", other.pk)))
+    assert "reconnecting" in shown
+    assert "unknown symbol" not in shown
+    assert ">1200<" not in shown
+    # of a historical run there is nothing of the kind
+    past = Run.objects.create(source=live.source)
+    assert "live_run" not in text(boss.get(url("run", "change", past.pk)))
+    for number in range(12):
+        source = DataSource.objects.create(name=f"more{number}", vendor="binance")
+        TimeSeries.objects.create(series_id=f"m{number}", source=source, schema="trades", extractor_type="realtime")
+        told_by(Run.objects.create(source=source, kind="realtime"))
+    with django_assert_max_num_queries(20):
+        boss.get("/admin/")
 
 
 def test_known_gaps_are_read_and_filtered(live: SimpleNamespace, boss: Client) -> None:

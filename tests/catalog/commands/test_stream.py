@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,16 @@ from catalog.models import DataSource
 from catalog.models import Fetch
 from catalog.models import Run
 from catalog.models import TimeSeries
+from flows import stream as streaming
+from flows.alive import Summary
 from flows.claims import Claim
 from flows.claims import held
 from flows.snapshot import KeySeen
+from flows.snapshot import Refusal
 from flows.snapshot import RouteSeen
 from flows.snapshot import Snapshot
+from flows.snapshot import summary
+from flows.stream import Stream
 from flows.stream import Streams
 from flows.terminal import LiveTable
 from tests.flows.catalogs import series
@@ -213,7 +219,7 @@ def test_on_a_terminal_it_is_a_table(db: None) -> None:
     assert "… 26 more" in printed
 
 
-def test_status_says_who_is_streamed(db: None) -> None:
+def test_status_says_who_is_streamed_and_until_when_it_was_heard(db: None) -> None:
     with Coins() as market:
         source = market.source()
         market.series(source, "c", "BTCUSDT")
@@ -225,9 +231,86 @@ def test_status_says_who_is_streamed(db: None) -> None:
         Fetch.objects.create(source=source, schema="trades", live=True, start=now, end=now)
         rows.append(status())
         claim.release()
-    assert [row["coins"]["live"] for row in rows] == ["not running", "streaming"]
+    assert [row["coins"]["live"] for row in rows] == ["not running", "starting"]
     assert [row["coins"]["heard_until"] for row in rows] == [None, f"{now:%Y-%m-%dT%H:%M:%SZ}"]
     assert rows[0]["prices"]["live"] is None
+
+
+def test_status_says_how_a_stream_goes(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_TELL", 0.5)
+    with Coins() as market:
+        source = market.source(first_pause=30, longest_pause=30)
+        market.series(source, "c", "BTCUSDT", minutes=0.1)
+        market.series(source, "d", "not-a-symbol", minutes=0.1)
+        assert status()["coins"]["live"] == "not running"
+        one = Stream("coins")
+        one.start()
+        try:
+            row = eventually(lambda: (found := status()["coins"])["messages_a_second"] and found["refused"] and found)
+            assert row["live"] == "connected"
+            assert row["lag_seconds"] is not None
+            assert (row["reconnects"], row["refused"], row["known_gaps"]) == (0, 1, 0)
+            assert "refused: trades of not-a-symbol: " in row["live_error"]
+            (record,) = Run.objects.all()
+            assert set(record.live["series"]) == {"c", "d"}
+            assert record.live["series"]["c"]["rows"] > 0
+            assert record.live["refused"][0]["series"] == "d"
+
+            market.live.refuse(times=1000)
+            market.live.rst()
+            row = eventually(lambda: (found := status()["coins"])["live"] == "reconnecting" and found)
+            assert "Error" in row["live_error"]
+            # a process that hangs writes nothing more, and still holds the claim
+            old = {**Run.objects.get().live, "at": (timezone.now() - timedelta(minutes=2)).isoformat()}
+            monkeypatch.setattr(Stream, "seen_by", lambda *_: 1 / 0)
+            time.sleep(1.5)
+            Run.objects.update(live=old)
+            row = status()["coins"]
+            assert row["live"] == "not reporting"
+            assert row["messages_a_second"] is None
+        finally:
+            one.stop()
+            assert one.ended.wait(20)
+    assert status()["coins"]["live"] == "not running"
+
+
+def test_a_store_that_takes_no_summary_does_not_disturb_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_TELL", 0.5)
+    with Coins() as market:
+        made = market.series(market.source(), "c", "BTCUSDT", minutes=0.1)
+        one = Stream("coins")
+        one.start()
+        eventually(lambda: one.live)
+        with connections["default"].schema_editor() as editor:
+            editor.execute("ALTER TABLE catalog_run RENAME COLUMN live TO gone")
+        try:
+            begun = timezone.now()
+            eventually(lambda: is_whole(made, begun + timedelta(seconds=2)), 40)
+        finally:
+            with connections["default"].schema_editor() as editor:
+                editor.execute("ALTER TABLE catalog_run RENAME COLUMN gone TO live")
+        try:
+            eventually(lambda: (told := Run.objects.get().live) and told["state"] == "connected")
+        finally:
+            one.stop()
+            assert one.ended.wait(20)
+        assert whole(made)
+    assert Run.objects.get().live["state"] == "ended"
+
+
+def test_what_is_kept_of_a_run_is_bounded() -> None:
+    now = timezone.now()
+    keys = [KeySeen(f"coins:crypto:C{n}:trades", f"s{n % 600}", 1, 1.0, now, 0.5, 0.25, 0) for n in range(1_200)]
+    refused = [Refusal("trades", f"C{n}", "s", "no" * 2_000) for n in range(1_000)]
+    shown = Snapshot("coins", "connected", keys=tuple(keys), refused=tuple(refused))
+    told = summary(shown, "connected", now)
+    assert len(told.series) == 500
+    assert told.series["s1"]["rows"] == 2
+    assert (len(told.refused), told.refusals) == (100, 1_000)
+    assert len(json.dumps(told.written())) < 200_000
+    again = Summary.read(json.loads(json.dumps(told.written())))
+    assert again
+    assert (again.series, again.refused, again.lag) == (told.series, told.refused, 0.25)
 
 
 def status() -> dict[str, dict[str, Any]]:
