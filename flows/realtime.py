@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
+from datetime import datetime
 from datetime import timedelta
 from typing import Any
 from typing import Final
 from uuid import UUID
 
+from django.conf import settings
 from django.utils import timezone
 from prefect import flow
 from prefect import get_run_logger
@@ -30,19 +32,28 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.filters import FlowRunFilterState
 from prefect.client.schemas.filters import FlowRunFilterStateName
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.runtime import deployment as own_deployment
 from prefect.runtime import flow_run as own_run
 from prefect.states import Cancelled
+from prefect.states import Completed
 
+from catalog.models import DataSource
 from catalog.models import Run
 from flows.live.coverage import SKEW
 from flows.live.runner import Settings
+from flows.plan import Selection
+from flows.plan import groups
+from flows.stream import ASKED
 from flows.stream import FOR_GOOD
 from flows.stream import Stream
+from flows.stream import fingerprint
 
 #: seconds that a run may take to end
 DRAIN: Final = 10.0
 _LOOK: Final = 30.0
+_FIRST_LOOK: Final = 5.0
+_LAST_LOOK: Final = 2.0
 _TICK: Final = 0.5
 #: seconds a successor may take to be heard, and until it is tried again where none was
 _SUCCESSION: Final = 300.0
@@ -50,7 +61,7 @@ _NEXT_TRY: Final = 3600.0
 _UNSUBMITTED: Final = 600.0
 #: seconds that both are heard, beside what the vendor needs to send
 _OVERLAP: Final = 5.0
-#: after a failure that lasts until somebody does something the next run waits
+#: after a failure that lasts until somebody does something nothing is tried
 _REST: Final = timedelta(minutes=5)
 #: rows of the table that is shown
 _SHOWN: Final = 200
@@ -65,7 +76,10 @@ def realtime(source: str, renew_hours: float = 24.0) -> Any:
     """
     logger = get_run_logger()
     with database_connections():
-        _rest(source, logger)
+        reason = _unasked(source) or _rest(source)
+    if reason:
+        logger.info(reason)
+        return Completed(message=reason)
     # deliver for a little less than it may take, for the disk and the ledger need some of it
     stream = Stream(source, settings=Settings(drain=DRAIN - 4.0), flow_run=str(own_run.id or ""))
     attendant = Attendant(stream, timedelta(hours=renew_hours), logger)
@@ -78,6 +92,7 @@ def realtime(source: str, renew_hours: float = 24.0) -> Any:
         attendant.stop()
         if not stream.ended.wait(DRAIN):
             logger.warning("%s: not all was delivered in %g s; the next run does it", source, DRAIN)
+        attendant.conclude()
     if stream.error is not None:
         raise stream.error
     shown = stream.look()
@@ -99,15 +114,46 @@ def _until_over(stream: Stream, attendant: "Attendant", logger: Any) -> None:
             return
 
 
-def _rest(source: str, logger: Any) -> None:
-    """Wait where the last run has just failed for good: whoever refuses us is not asked every minute."""
-    last = Run.objects.filter(kind="realtime", source__name=source).order_by("-id").first()
+def _unasked(source: str) -> str:
+    """Return that nobody asks for a source any more: its deployment is there until it is synced."""
+    known = DataSource.objects.filter(name=source)
+    if not known.exists() or groups(Selection(sources=(source,), extractor_type="realtime")):
+        return ""
+    return (
+        f"source {source!r} has no active realtime series: nothing to do. manage.py sync_deployments removes this"
+        " deployment."
+    )
+
+
+def _rest(source: str) -> str:
+    """Return why nothing is done now: the last run has just failed for good, and nothing has changed since.
+
+    Whoever refuses us is not asked every minute. The run ends instead of waiting: the next one reads the environment
+    anew, where somebody may have corrected a secret.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or not context.flow_run.auto_scheduled:
+        # somebody has asked for it
+        return ""
+    last = Run.objects.filter(kind="realtime", source__name=source).select_related("source").order_by("-id").first()
     if last is None or last.finished_at is None or last.error.split(":")[0] not in {one.__name__ for one in FOR_GOOD}:
-        return
-    left = (last.finished_at + _REST - timezone.now()).total_seconds()
-    if left > 0:
-        logger.warning("%s: the last run failed; trying again in %.0f s: %s", source, left, last.error)
-        time.sleep(left)
+        return ""
+    again = last.finished_at + _REST
+    if timezone.now() >= again or _environment_changed(last.finished_at):
+        return ""
+    if last.source is not None and last.selector.get(ASKED) != fingerprint(last.source):
+        return ""
+    return (
+        f"run {last.pk} has failed and nothing has changed since; the first run after {again:%H:%M:%S}Z tries again,"
+        f" or one that is started by hand: {last.error}"
+    )
+
+
+def _environment_changed(since: datetime) -> bool:
+    try:
+        return settings.ENV_FILE.stat().st_mtime > since.timestamp()
+    except OSError:
+        return False
 
 
 class Attendant:
@@ -137,6 +183,7 @@ class Attendant:
         self._said = ""
         self._troubles: dict[str, str] = {}
         self._ended = threading.Event()
+        self._over = threading.Event()
         # settings, and so the API's address, are in the context
         self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="attendant", daemon=True)
 
@@ -147,6 +194,11 @@ class Attendant:
     def stop(self) -> None:
         """End after what is under way."""
         self._ended.set()
+
+    def conclude(self) -> None:
+        """Show how the stream ended; where Prefect is away that is not waited for."""
+        self._over.set()
+        self._thread.join(_LAST_LOOK)
 
     def renew(self) -> None:
         """Have a successor soon."""
@@ -159,11 +211,17 @@ class Attendant:
         if self.deployment:
             every |= {self._hold: _LOOK, self._limit: _LOOK, self._tidy: _LOOK}
         due = dict.fromkeys(every, 0.0)
+        # before something has come there is little to show
+        due[self._show] = time.monotonic() + _FIRST_LOOK
         while not self._ended.wait(_TICK):
             for duty, seconds in every.items():
                 if time.monotonic() >= due[duty]:
                     self._attempt(duty)
                     due[duty] = time.monotonic() + seconds
+        # how it ended is shown as well
+        self._over.wait(DRAIN)
+        if self._show in every:
+            self._attempt(self._show)
 
     def _attempt(self, duty: Callable[[], None]) -> None:
         name = duty.__name__

@@ -1,5 +1,7 @@
 """Runs realtime series in this process, a thread for each source: what `manage.py stream` and flow `realtime` share."""
 
+import hashlib
+import json
 import logging
 import threading
 import time
@@ -17,6 +19,7 @@ from django.utils import timezone
 from catalog.errors import AuthFailed
 from catalog.errors import ConfigError
 from catalog.errors import NotEntitled
+from catalog.models import DataSource
 from catalog.models import Fetch
 from catalog.models import Instrument
 from catalog.models import Run
@@ -51,6 +54,8 @@ _TELL: Final = 10.0
 _LAST: Final = 1.0
 #: of a run's selector: that it goes on only until its successor is heard
 LEAVING: Final = "leaving"
+#: of a run's selector: the source as it was when the run began
+ASKED: Final = "source"
 
 
 class Stream:
@@ -185,7 +190,11 @@ class Stream:
         try:
             if not self._claimed(self.claim):
                 return
-            selector = {"series": list(self.selection.series), "sources": [self.source]}
+            selector = {
+                "series": list(self.selection.series),
+                "sources": [self.source],
+                ASKED: fingerprint(DataSource.objects.get(pk=facts.id)),
+            }
             with recorded(facts.id, selector, "realtime", self.flow_run) as self.run:
                 _bury(self.run)
                 ledger = CatalogLiveLedger(self.run)
@@ -355,6 +364,12 @@ class Streams:
     def look(self) -> list[Snapshot]:
         """Return what each looks like now."""
         return [stream.look() for _, stream in sorted(self.running.items())]
+
+
+def fingerprint(source: DataSource) -> str:
+    """Return a text that two versions of a source share where nothing has changed that a run depends on."""
+    said = [source.vendor, source.options, source.secrets_prefix]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _names(source: str) -> dict[tuple[str, int], str]:

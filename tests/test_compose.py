@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.worker import _DRAIN
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -35,3 +37,10 @@ def test_ports_are_published_to_this_machine_only(compose: dict[str, Any]) -> No
 def test_images_are_pinned(compose: dict[str, Any]) -> None:
     images = {service["image"] for service in compose["services"].values() if "build" not in service}
     assert all(re.search(r":\d", image) for image in images)
+
+
+def test_the_worker_may_end_its_runs(compose: dict[str, Any]) -> None:
+    worker = compose["services"]["prefect-worker"]
+    assert worker["command"] == ["python", "-m", "flows.worker", "dataflow"]
+    # longer than the worker waits for its runs, and then for Prefect's
+    assert int(worker["stop_grace_period"].removesuffix("s")) > _DRAIN + 10

@@ -16,8 +16,10 @@ from uuid import UUID
 
 import pytest
 from django.utils import timezone
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
 from prefect.logging import get_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
@@ -26,11 +28,14 @@ from prefect.settings import temporary_settings
 from prefect.states import Cancelled
 from prefect.states import Cancelling
 from prefect.states import Crashed
+from prefect.states import Pending
 from prefect.states import Running
 from prefect.testing.utilities import prefect_test_harness
 from pytest_django import Settings
 
 from catalog.errors import ConfigError
+from catalog.models import Asset
+from catalog.models import DataSource
 from catalog.models import Fetch
 from catalog.models import Run
 from catalog.models import TimeSeries
@@ -39,8 +44,10 @@ from flows.deployments import sync
 from flows.live.runner import Settings as LiveSettings
 from flows.realtime import Attendant
 from flows.realtime import realtime
+from flows.stream import ASKED
 from flows.stream import LEAVING
 from flows.stream import Stream
+from flows.stream import fingerprint
 from tests.flows.catalogs import series
 from tests.flows.coins import Coins
 from tests.flows.coins import filled
@@ -351,24 +358,117 @@ def test_prefects_interruption_for_a_lost_slot_does_not_end_the_stream(
     assert not stream.ended.is_set()
 
 
-def test_a_run_fails_with_what_the_catalog_lacks() -> None:
+def test_a_worker_that_is_told_to_end_lets_its_runs_deliver_what_they_have(
+    client: SyncPrefectClient, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with Coins() as market:
+        made = market.series(market.source(), "c", "BTCUSDT", minutes=0.2)
+        sync()
+        with process(environment, tmp_path, "-m", "flows.worker", "dataflow") as worker:
+            submit(client)
+            begun = timezone.now()
+            eventually(lambda: is_whole(made, begun), 90)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(40) == 0
+        assert whole(made)
+    run = Run.objects.get()
+    assert run.status == "completed"
+    assert run.live["state"] == "ended"
+    assert not Fetch.objects.filter(complete=False).exists()
+
+
+def test_a_source_that_nobody_asks_for_is_no_failure() -> None:
     series("old", ["AAPL"])
-    with pytest.raises(ConfigError, match="source 'prices' has no active realtime series"):
-        realtime("prices")
+    ended = realtime("prices", return_state=True)
+    assert ended.is_completed()
+    assert "source 'prices' has no active realtime series: nothing to do" in str(ended.message)
+    with pytest.raises(ConfigError, match="source 'nope' is unknown"):
+        realtime("nope")
     TimeSeries.objects.update(extractor_type="realtime")
     with pytest.raises(ConfigError, match="vendor 'files' has no realtime data"):
         realtime("prices")
 
 
-def test_after_a_failure_for_good_the_next_run_waits() -> None:
+@flow(name="probe", persist_result=False)
+def probe(source: str) -> str:
+    return module._rest(source)
+
+
+def test_after_a_failure_for_good_runs_of_the_schedule_end_at_once(
+    client: SyncPrefectClient, settings: Settings, tmp_path: Path
+) -> None:
+    settings.ENV_FILE = tmp_path / ".env"
     with Coins() as market:
         source = market.source()
-        for error, waits in (("AuthFailed: no", True), ("TransientError: away", False)):
-            finished = timezone.now() - module._REST + timedelta(seconds=1)
-            Run.objects.create(source=source, kind="realtime", status="failed", error=error, finished_at=finished)
-            began = time.monotonic()
-            module._rest("coins", get_logger("test"))
-            assert (time.monotonic() - began > 0.5) == waits
+        market.series(source, "c", "BTCUSDT")
+        sync()
+        deployment = client.read_deployment_by_name("realtime/coins")
+        client.request("POST", "/deployments/{id}/schedule", path_params={"id": deployment.id}, json={"max_runs": 8})
+        runs = [one for one in client.read_flow_runs(limit=200) if one.deployment_id == deployment.id]
+
+        def said(ended: timedelta = timedelta(seconds=-1), error: str = "AuthFailed: no") -> str:
+            Run.objects.all().delete()
+            Run.objects.create(
+                source=source, kind="realtime", status="failed", error=error, finished_at=timezone.now() + ended,
+                selector={ASKED: fingerprint(source)},
+            )  # fmt: skip
+            own = runs.pop()
+            assert own.auto_scheduled
+            client.set_flow_run_state(own.id, Pending(), force=True)
+            return str(run_flow(probe, own, {"source": "coins"}))
+
+        assert "tries again, or one that is started by hand: AuthFailed: no" in said()
+        assert not said(error="TransientError: away")
+        assert not said(-module._REST - timedelta(seconds=1))
+        # somebody asks
+        assert not probe("coins")
+        # somebody has corrected the secret, or the source
+        settings.ENV_FILE.write_text("A=1")
+        assert not said()
+        assert said(timedelta(seconds=5))
+        settings.ENV_FILE.unlink()
+        Run.objects.create(source=source, kind="realtime", status="failed", error="AuthFailed: no")
+        DataSource.objects.update(options={**source.options, "trades": "single"})
+        assert not said()
+        source.refresh_from_db()
+        assert said()
+
+        # the flow itself
+        own = runs.pop()
+        client.set_flow_run_state(own.id, Pending(), force=True)
+        run_flow(realtime, own, {"source": "coins"}, return_type="state")
+        ended = client.read_flow_run(own.id).state
+        assert ended
+        assert ended.is_completed()
+        assert "has failed and nothing has changed since" in str(ended.message)
+    assert Run.objects.count() == 1
+
+
+def test_what_is_shown_begins_with_a_rate_keeps_its_rows_and_says_how_it_ended(
+    client: SyncPrefectClient, attended: tuple[TimeSeries, Stream, UUID]
+) -> None:
+    made, stream, run = attended
+    eventually(lambda: filled(made))
+    eventually(lambda: sum(one.rows for stint in stream.live.stints for one in stint.seen.values()) > 2)
+    first = stream.look()
+    assert first.per_second > 0
+    assert first.keys[0].per_second > 0
+    made.assets.add(Asset.objects.create(asset_class="crypto", symbol="ETHUSDT"))
+    made.assets.remove(Asset.objects.get(symbol="BTCUSDT"))
+    eventually(lambda: [one.key for one in stream.look().keys] == ["coins:crypto:ETHUSDT:trades"])
+    assert stream.look().rows >= first.rows
+    own = attendant(stream)
+    own.start()
+
+    def shown() -> str:
+        return " ".join(str(one.description) for one in client.read_artifacts() if one.flow_run_id == run)
+
+    eventually(lambda: "connected" in shown())
+    stream.stop()
+    own.stop()
+    assert stream.ended.wait(20)
+    own.conclude()
+    assert ": ended; " in shown()
 
 
 def test_a_stream_ends_with_its_last_series(attended: tuple[TimeSeries, Stream, UUID]) -> None:
