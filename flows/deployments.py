@@ -31,8 +31,10 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Schedule
+from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
+from catalog.errors import ConfigError
 from catalog.models import TimeSeries
 from flows.historical import historical
 from flows.plan import Selection
@@ -62,8 +64,9 @@ Group = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Names of deployments made or updated, and of those removed: `<flow>/<source>`."""
+    """Names of deployments made or updated, and of those removed: `<flow>/<source>`; and the API that was told."""
 
+    api: str
     applied: tuple[str, ...]
     removed: tuple[str, ...]
 
@@ -80,7 +83,16 @@ def schedules() -> dict[str, dict[str, tuple[str, str]]]:
 
 
 def sync(work_pool: str = WORK_POOL) -> Synced:
-    """Make the Prefect deployments agree with the catalog; returns what changed."""
+    """Make the Prefect deployments agree with the catalog; returns what changed.
+
+    Raises ConfigError where no API is configured: Prefect would start a server for this process, and forget it.
+    """
+    api = PREFECT_API_URL.value()
+    if not api:
+        raise ConfigError(
+            "PREFECT_API_URL is not set: there is no Prefect server to tell. `make run` starts one and prints the line"
+            " to enter here, by default: export PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
     past = schedules()
     live = {source for _, source in groups(Selection(extractor_type="realtime"))}
     wanted = {("historical", source) for source in past} | {("realtime", source) for source in live}
@@ -98,7 +110,7 @@ def sync(work_pool: str = WORK_POOL) -> Synced:
             client.delete_deployment(existing[group].id)
         if live:
             _ensure_watch(client)
-    return Synced(tuple("/".join(one) for one in sorted(wanted)), tuple("/".join(one) for one in removed))
+    return Synced(str(api), tuple("/".join(one) for one in sorted(wanted)), tuple("/".join(one) for one in removed))
 
 
 def _existing(client: SyncPrefectClient) -> dict[Group, DeploymentResponse]:

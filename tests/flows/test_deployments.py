@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from io import StringIO
 
 import pytest
+from django.core.management import CommandError
+from django.core.management import call_command
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.filters import FlowRunFilterDeploymentId
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 from prefect.settings import temporary_settings
 from prefect.testing.utilities import prefect_test_harness
@@ -163,3 +167,15 @@ def test_the_orchestrator_submits_what_is_live_and_does_not_run_it_itself(client
     (run,) = client.read_flow_runs(limit=1, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
     assert ended == {"one live": f"submitted as {run.name}"}
     assert run.parameters == {"source": "one"}
+
+
+def test_without_a_server_nothing_is_said_to_be_done() -> None:
+    live("b", "one")
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        pytest.raises(CommandError, match=r"PREFECT_API_URL is not set: .*export PREFECT_API_URL=http"),
+    ):
+        call_command("sync_deployments", stdout=StringIO())
+    out = StringIO()
+    call_command("sync_deployments", stdout=out)
+    assert out.getvalue().splitlines() == [f"at {PREFECT_API_URL.value()}:", "realtime/one"]

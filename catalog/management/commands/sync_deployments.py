@@ -3,7 +3,10 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.core.management.base import CommandError
 from django.core.management.base import CommandParser
+
+from catalog.errors import ConfigError
 
 
 class Command(BaseCommand):
@@ -15,7 +18,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from flows.deployments import sync
 
-        synced = sync(options["work_pool"])
+        try:
+            synced = sync(options["work_pool"])
+        except ConfigError as error:
+            raise CommandError(str(error)) from error
+        self.stdout.write(f"at {synced.api}:")
         for name in synced.applied:
             self.stdout.write(name)
         for name in synced.removed:
