@@ -14,6 +14,8 @@ from catalog.management.arguments import add_window
 from catalog.management.arguments import read_window
 
 _SHOWN = 40
+#: characters of a line in a file or a pipe, which have no width
+_WIDEST = 1_000
 
 
 class Command(BaseCommand):
@@ -27,7 +29,6 @@ class Command(BaseCommand):
             "--indicators", default="", metavar="CHAINS", help="separated by ';', e.g. 'sma(window=20); rsi()'"
         )
         parser.add_argument("--venue", help="only this venue's rows")
-        parser.add_argument("--exact", action="store_true", help="decimals instead of floats (always in csv and json)")
         parser.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
         parser.add_argument("--output", metavar="FILE", help="write here instead of standard output")
 
@@ -46,7 +47,7 @@ class Command(BaseCommand):
                 start,
                 end,
                 indicators=[chain.text for chain in read_chains(options["indicators"])],
-                exact=options["exact"] or form != "table",
+                exact=True,
                 venue=options["venue"],
             )
         except DataflowError as error:
@@ -68,6 +69,8 @@ def _plain(table: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from catalog.schemas.decimals import to_text
+
     columns = {}
     for name in table.column_names:
         column = table[name]
@@ -76,7 +79,7 @@ def _plain(table: Any) -> Any:
         elif pa.types.is_timestamp(column.type):
             column = pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ")
         elif pa.types.is_decimal(column.type):
-            column = pc.utf8_rtrim(pc.utf8_rtrim(column.cast(pa.string()), "0"), ".")
+            column = to_text(column)
         columns[name] = column
     return pa.table(columns)
 
@@ -106,31 +109,46 @@ def _table(table: Any) -> str:
     names = [name for name in table.column_names if name != "fetch_id" and table[name].null_count < table.num_rows]
     grid = Table(show_edge=False, pad_edge=False)
     for name in names:
-        grid.add_column(name, justify="left" if name == "instrument" else "right")
+        # folded, never cut, where the terminal is narrow
+        grid.add_column(name, justify="left" if name == "instrument" else "right", overflow="fold")
     rows = table.num_rows
     head = table.slice(0, _SHOWN // 2) if rows > _SHOWN else table
     tail = table.slice(rows - _SHOWN // 2) if rows > _SHOWN else table.slice(0, 0)
-    for part in (head, tail):
-        for row in part.select(names).to_pylist():
-            grid.add_row(*(Text(_cell(row[name])) for name in names))
-        if part is head and tail.num_rows:
+    parts = [part.select(names).to_pylist() for part in (head, tail)]
+    places = {name: max((_places(row[name]) for part in parts for row in part), default=0) for name in names}
+    for part in parts:
+        for row in part:
+            grid.add_row(*(Text(_cell(row[name], places[name])) for name in names))
+        if part is parts[0] and tail.num_rows:
             grid.add_row(*("…" for _ in names))
     sink = io.StringIO()
-    width = None if sys.stdout.isatty() else 220
+    width = None if sys.stdout.isatty() else _WIDEST
     Console(file=sink, width=width, highlight=False).print(grid)
     return sink.getvalue() + f"{rows:,} rows\n"
 
 
-def _cell(value: Any) -> str:
+def _places(value: Any) -> int:
+    """Return how many digits a decimal has after the point, without the zeros at its end."""
+    from decimal import Decimal
+
+    return len(f"{value:f}".partition(".")[2].rstrip("0")) if isinstance(value, Decimal) else 0
+
+
+def _cell(value: Any, places: int) -> str:
+    """Return a value as people read it; decimals of a column have as many places, so that their points are aligned."""
     from datetime import datetime
     from decimal import Decimal
 
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:,.6g}" if abs(value) < 1e6 else f"{value:,.0f}"
+        # an indicator: computed, not stored to the digit
+        return f"{value:,.9g}" if abs(value) < 1e9 else f"{value:,.0f}"
     if isinstance(value, Decimal):
-        return f"{value.normalize():f}"
+        whole, _, rest = f"{value:f}".partition(".")
+        sign, whole = whole[: whole.startswith("-")], whole.lstrip("-")
+        digits = rest.rstrip("0").ljust(places, "0")
+        return f"{sign}{int(whole):,}" + (f".{digits}" if digits else "")
     if isinstance(value, datetime):
         # pandas' nanosecond times print them where there are any
         return value.strftime("%Y-%m-%dT%H:%M:%SZ") if not value.microsecond else str(value)

@@ -156,3 +156,21 @@ def test_every_command_is_in_the_readme() -> None:
     for name in ours:
         assert re.search(rf"`[^`]*\b{name}\b", readme), f"README.md does not mention {name}"
         assert load_command_class("catalog", name).help
+
+
+def test_a_table_shows_every_digit_that_is_stored(data: Path) -> None:
+    series("coin", ["BTC"], asset_class="crypto")
+    closes = ("60145.69", "60145.7", "0.0000000012", "1234567890123456789.123456789012345678")
+    lines = [f"2024-01-0{day},{close},{close},{close},{close},0" for day, close in enumerate(closes, 1)]
+    (data / "BTC.csv").write_text("\n".join(["Date,Open,High,Low,Close,Volume", *lines]) + "\n")
+    run("ingest")
+    printed = run("query", "BTC")
+    rows = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
+    for close in closes:
+        found = next(cell for row in rows for cell in row if cell.replace(",", "").rstrip("0") == close)
+        # points are below each other
+        assert len(found.partition(".")[2]) == 18
+    for form in ("csv", "json"):
+        printed = run("query", "BTC", "--format", form)
+        assert "0.0000000012" in printed
+        assert "E-" not in printed
