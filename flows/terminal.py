@@ -3,14 +3,18 @@
 import logging
 import sys
 import time
+from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 from typing import Final
 from typing import Self
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.console import Group
+from rich.console import JustifyMethod
 from rich.live import Live
 from rich.progress import BarColumn
 from rich.progress import Progress
@@ -23,7 +27,19 @@ from rich.text import Text
 
 from flows.snapshot import Snapshot
 
-_COLUMNS: Final = ("key", "rows", "rows a second", "newest", "seconds ago", "received after", "jumps", "to")
+#: by column what stands above it
+_ALL: Final = {
+    name: name for name in ("key", "rows", "rows a second", "newest", "seconds ago", "received after", "jumps", "to")
+}
+#: where there is no room for all of them, with a name that is short
+_FEW: Final = {"key": "key", "rows a second": "rows/s", "seconds ago": "s ago", "to": "to"}
+#: columns that may be cut, and what is always shown of a destination
+_TEXTS: Final = ("key", "to")
+_SHORTEST: Final = 14
+#: characters between two columns
+_BETWEEN: Final = 3
+#: characters of a line that has room for all
+_WIDE: Final = 150
 _NUMBERS: Final = ("rows", "rows a second", "seconds ago", "received after", "jumps")
 #: rows that are shown however small the terminal is
 _FEWEST: Final = 5
@@ -101,18 +117,32 @@ class LiveTable:
                 self._console.print(Text(f"{one.at:%H:%M:%S} {one.source}: {one.line()}"), soft_wrap=True)
 
     def _table(self, snapshots: Sequence[Snapshot]) -> Group:
-        table = Table(show_edge=False, pad_edge=False)
-        for name in _COLUMNS:
-            table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold")
         # heads and their lines are above the rows, and the prompt will be below
         room = max(self._console.size.height - 4 - 2 * len(snapshots), _FEWEST)
         rows = [row for one in snapshots for row in one.table()]
-        for row in rows[:room]:
+        columns: Mapping[str, str] = _ALL if self._console.width >= _WIDE else _FEW
+        cells = [[_cell(row[name]) for name in columns] for row in rows[:room]]
+        longest = [max(map(cell_len, column)) for column in zip(columns.values(), *cells, strict=True)]
+        table = Table(show_edge=False, pad_edge=False)
+        for (name, title), width in zip(columns.items(), _fitting(longest, columns, self._console.width), strict=True):
+            justify: JustifyMethod = "right" if name in _NUMBERS else "left"
+            # a row is one line, whatever the terminal's width is: what is too long is cut
+            table.add_column(title, justify=justify, width=width, no_wrap=True, overflow="ellipsis")
+        for row in cells:
             # Text: a symbol such as [red] is not markup
-            table.add_row(*(Text(_cell(row[name])) for name in _COLUMNS))
+            table.add_row(*map(Text, row))
         heads = [Text(f"{one.source}: {one.line()}") for one in snapshots]
         more = [Text(f"… {len(rows) - room:,} more")] if len(rows) > room else []
         return Group(*heads, table, *more)
+
+
+def _fitting(longest: Sequence[int], columns: Iterable[str], width: int) -> list[int]:
+    """Return the widths of columns that fit into a line: texts are cut, the key last; nothing else is."""
+    found = dict(zip(columns, longest, strict=True))
+    room = width - _BETWEEN * (len(found) - 1) - sum(one for name, one in found.items() if name not in _TEXTS)
+    found["key"] = max(min(found["key"], room - min(found["to"], _SHORTEST)), 1)
+    found["to"] = max(min(found["to"], room - found["key"]), 1)
+    return list(found.values())
 
 
 def _handlers() -> list[logging.StreamHandler[Any]]:

@@ -58,7 +58,8 @@ class Command(BaseCommand):
             self.stdout.write("no realtime series is active yet: waiting for the catalog")
         # a file or a pipe has no width
         width = None if self.stdout.isatty() else 200
-        console = Console(file=self.stdout, width=width, highlight=False)  # type: ignore[arg-type]  # it has write and flush
+        # Django's wrapper ends whatever is written with a line end, that which moves the cursor too
+        console = Console(file=self.stdout._out, width=width, highlight=False)  # type: ignore[arg-type]  # stubs
         with _Ending() as ending, LiveTable(console) as table:
             failed = self._attend(streams, table, ending, options["seconds"])
             streams.stop()

@@ -236,6 +236,40 @@ def test_status_says_who_is_streamed_and_until_when_it_was_heard(db: None) -> No
     assert rows[0]["prices"]["live"] is None
 
 
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_table_is_drawn_over_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(stream, "_LOOK", 0.2)
+    with Coins() as market:
+        market.series(market.source(), "c", "BTCUSDT", minutes=0.1)
+        out = Terminal()
+        call_command("stream", "--seconds", "3", stdout=out)
+    printed = out.getvalue()
+    assert printed.count("\x1b[1A\x1b[2K") > 5
+    # a line end here leaves the first line of the table behind
+    assert "\x1b[2K\n" not in printed
+
+
+def test_on_a_narrow_terminal_a_row_is_a_line(db: None) -> None:
+    out = StringIO()
+    keys = [
+        KeySeen(f"try-binance-live:crypto:{symbol}:ohlcv-1m", "c", 123_456, 1_234.5, timezone.now(), 0.5, 0.25, 0)
+        for symbol in ("BTCUSDT", "X" * 60)
+    ]
+    routes = (RouteSeen("ohlcv-1m", "try-warehouse", 5, 7, ""),)
+    with LiveTable(Console(file=out, force_terminal=True, width=80, height=20)) as table:
+        table.show([Snapshot("coins", "connected", keys=tuple(keys), routes=routes)])
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).splitlines()
+    assert len([line for line in lines if "│" in line]) == 2 * len(keys)
+    assert all(len(line) <= 80 for line in lines)
+    assert "try-binance-live:crypto:BTCUSDT:ohlcv-1m" in "".join(lines)
+    assert "1,234.5" in "".join(lines)
+
+
 def test_status_says_how_a_stream_goes(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "_TELL", 0.5)
     with Coins() as market:
