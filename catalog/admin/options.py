@@ -54,12 +54,18 @@ class OptionsMixin:
                 hidden = () if owner == chosen else ("option-group-hidden",)
                 group = {
                     "fields": tuple(field_name(owner, name) for name in names),
-                    "classes": ("option-group", f"option-group--{owner}", *hidden),
+                    # unfold makes a tab of whatever has these three letters in its classes, as "database" does
+                    "classes": ("option-group", option_class(owner), *hidden),
                     # unfold shows a description as HTML
                     "description": escape(about),
                 }
                 sets.append((f"Options of {self.plug_in(owner).label}", group))
         return sets
+
+
+def option_class(owner: str) -> str:
+    """Return the class of a vendor's or kind's group: its name in hexadecimal, which options.js writes too."""
+    return f"option-group--{owner.encode().hex()}"
 
 
 def describe(plug_in: Any) -> str:

@@ -5,9 +5,15 @@
     const HIDDEN = "option-group-hidden";
     const PREFIX = "option-group--";
 
+    // as option_class() in catalog/admin/options.py: the name itself may hold what unfold takes for a tab
+    function classOf(owner) {
+        const bytes = [...new TextEncoder().encode(owner)];
+        return PREFIX + bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    }
+
     function showGroup(owner) {
         for (const group of document.querySelectorAll("fieldset.option-group")) {
-            group.classList.toggle(HIDDEN, !group.classList.contains(PREFIX + owner));
+            group.classList.toggle(HIDDEN, !group.classList.contains(classOf(owner)));
         }
     }
 

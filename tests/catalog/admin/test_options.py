@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from catalog.admin.options import option_class
 from catalog.models import DataSource
 from catalog.models import Fetch
 from catalog.models import TimeSeries
@@ -139,9 +140,9 @@ def test_another_vendor_starts_from_its_own_options(boss: Client, shop: SimpleNa
     assert errors(without) == {"options__acme__dataset": ["This option is required."]}
     # without JavaScript the group of the new vendor is shown by the page that says what is missing
     page = text(without)
-    assert "option-group option-group--acme" in page.replace("  ", " ")
-    assert "option-group--acme option-group-hidden" not in page
-    assert "option-group--files option-group-hidden" in page
+    assert f"option-group {option_class('acme')}" in page.replace("  ", " ")
+    assert f"{option_class('acme')} option-group-hidden" not in page
+    assert f"{option_class('files')} option-group-hidden" in page
     assert save(boss, address, FORM, vendor="acme", options__acme__dataset="X").status_code == 302
     stored = DataSource.objects.get(pk=shop.source.pk)
     assert (stored.vendor, stored.options) == ("acme", {"dataset": "X"})
@@ -199,3 +200,11 @@ def test_who_may_only_look_sees_the_options_as_they_are_stored(viewer: Client) -
     assert "dataset" in page
     assert "options__acme__" not in page
     assert "<script>&quot;" not in page
+
+
+@pytest.mark.parametrize(("model", "name"), [("datasource", "databento"), ("outputdestination", "database")])
+def test_no_group_of_options_is_taken_for_a_tab(model: str, name: str, boss: Client) -> None:
+    fieldsets = boss.get(url(model, "add")).context["adminform"].fieldsets
+    classes = [" ".join(options.get("classes", ())) for _, options in fieldsets]
+    assert any(option_class(name) in one for one in classes)
+    assert not [one for one in classes if "tab" in one]
