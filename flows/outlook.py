@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from django.utils import timezone
+
 from catalog.errors import DataflowError
 from catalog.models import Run
+from flows import registry
 from flows.costs import money
 from flows.costs import quote
 from flows.job import EARLIEST
@@ -12,6 +15,7 @@ from flows.job import Job
 from flows.job import Request
 from flows.ledger import CatalogLedger
 from flows.work import Workshop
+from flows.workshops import context
 from flows.workshops import workshop
 
 
@@ -38,6 +42,27 @@ def outlook(job: Job) -> dict[str, Any]:
         "missing": len(missing),
         **quoted,
         "waiting": ledger.waiting(job),
+    }
+
+
+def outlook_live(job: Job) -> dict[str, Any]:
+    """Return what a stream would subscribe for a job, and what becomes of what it does not hear. Asks nobody."""
+    now = timezone.now()
+    current = [one for one in job.instruments if now < one.end]
+    channels = registry.extractor(job.source.vendor, "realtime")(job.source, context()).channels(
+        job.schema, current, now
+    )
+    past = registry.historical().get(job.source.vendor)
+    return {
+        "source": job.source.name,
+        "schema": job.schema,
+        "instruments": len(job.instruments),
+        "start": None if job.start <= EARLIEST else job.start,
+        "end": None if job.end >= LATEST else job.end,
+        "destinations": ", ".join(route.destination for route in job.routes),
+        "subscribed": [channel.symbol for channel in channels],
+        "filled": past is not None and (not past.schemas or job.schema in past.schemas),
+        "waiting": CatalogLedger(Run()).waiting(job),
     }
 
 

@@ -1,10 +1,13 @@
 """Import with preview, and export: who may, in which formats, and nothing half."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from typing import ClassVar
+from typing import Final
 
 from django import forms
+from django.contrib import messages
 from django.core import signing
 from django.http import HttpRequest
 from django.http import HttpResponse
@@ -17,9 +20,25 @@ from unfold.contrib.import_export.forms import ImportForm
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from catalog.models import TimeSeries
+from catalog.models.series import NO_ROUTE
+from catalog.models.series import without_route
 from catalog.resources.base import PlainError
 from catalog.resources.files import CatalogCSV
 from catalog.resources.files import CatalogYAML
+
+#: series that a message names, and those that are looked at for it
+_NAMED: Final = 5
+_LOOKED_AT: Final = 5_000
+
+
+def warn_of_no_route(request: HttpRequest, numbers: Sequence[Any]) -> None:
+    """Tell the user which active series, of those with some ids, collect what then goes nowhere."""
+    active = TimeSeries.objects.filter(active=True, pk__in=numbers[:_LOOKED_AT]).order_by("series_id")
+    names = list(without_route(active).values_list("series_id", flat=True)[: _NAMED + 1])
+    for name in names[:_NAMED]:
+        messages.warning(request, f"Series {name!r} {NO_ROUTE}.")
+    if len(names) > _NAMED:
+        messages.warning(request, "And more: manage.py series names them all.")
 
 
 class SignedConfirmForm(ConfirmImportForm):
@@ -90,6 +109,8 @@ class ExchangeMixin(ImportExportMixin):
         """Go back to the list, or show why nothing was imported after all."""
         if not result.has_errors() and not result.has_validation_errors():
             done: HttpResponse = super().process_result(result, request)
+            if self.model is TimeSeries:
+                warn_of_no_route(request, [row.object_id for row in result.rows if row.object_id])
             return done
         result.append_base_error(PlainError("The catalog changed since the preview: nothing was imported."))
         context = {

@@ -25,7 +25,6 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern
 from django.urls import path
 from django.urls import reverse
-from django.utils import timezone
 
 from catalog.admin.history import CHANGE
 from catalog.admin.history import log
@@ -352,20 +351,16 @@ def _planned(job: "Job", source: DataSource) -> dict[str, Any]:
 
 def _planned_live(job: "Job") -> dict[str, Any]:
     """Return what a stream would subscribe for a job, and what becomes of what it does not hear."""
-    from flows import workshops
-    from flows.ledger import CatalogLedger
+    from flows.outlook import outlook_live
 
-    extractor = registry.extractor(job.source.vendor, "realtime")(job.source, workshops.context())
-    now = timezone.now()
-    current = [one for one in job.instruments if now < one.end]
-    channels = [channel.symbol for channel in extractor.channels(job.schema, current, now)]
-    past = registry.historical().get(job.source.vendor)
+    found = outlook_live(job)
+    channels = found["subscribed"]
     return {
         "live": True,
         "channels": channels[:_REQUESTS_SHOWN],
         "more_channels": max(0, len(channels) - _REQUESTS_SHOWN),
-        "filled": bool(past and (not past.schemas or job.schema in past.schemas)),
-        "waiting": CatalogLedger(Run()).waiting(job),
+        "filled": found["filled"],
+        "waiting": found["waiting"],
     }
 
 

@@ -23,6 +23,7 @@ from catalog.admin.actions import set_schedule
 from catalog.admin.base import CatalogAdmin
 from catalog.admin.base import CatalogInline
 from catalog.admin.exchange import ExchangeMixin
+from catalog.admin.exchange import warn_of_no_route
 from catalog.admin.filters import by_registry
 from catalog.admin.operations import RunNow
 from catalog.admin.operations import ShowFirstRows
@@ -94,6 +95,10 @@ class TimeSeriesAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
         # of several permissions Django's actions need only one
         may_add = request.user.has_perm("catalog.add_route")
         return bool(may_add and self.has_change_permission(request))
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        warn_of_no_route(request, [form.instance.pk])
 
     def furnish(self, rows: Sequence[TimeSeries]) -> None:
         ids = [row.pk for row in rows]

@@ -83,6 +83,8 @@ class Changes:
 
     faults: list[Fault] = field(default_factory=list)
     rows: list[Change] = field(default_factory=list)
+    #: what is allowed, and hardly meant
+    warnings: list[Fault] = field(default_factory=list)
     unchanged: Counter[str] = field(default_factory=Counter)
     #: ids of the assets that are there already
     asset_ids: dict[AssetName, int] = field(default_factory=dict)

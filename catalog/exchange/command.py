@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from typing import Final
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
@@ -19,6 +20,9 @@ from catalog.exchange.changes import Changes
 from catalog.exchange.differences import compare
 from catalog.exchange.entries import Document
 from catalog.exchange.writing import apply
+
+#: warnings that are told one by one
+_WARNINGS: Final = 20
 
 
 class ImportCommand(BaseCommand):
@@ -57,6 +61,10 @@ class ImportCommand(BaseCommand):
                 self.stdout.write(str(change))
         for line in changes.summary() or ["the file names no rows"]:
             self.stdout.write(line)
+        for warning in changes.warnings[:_WARNINGS]:
+            self.stdout.write(f"warning: {warning}")
+        if (more := len(changes.warnings) - _WARNINGS) > 0:
+            self.stdout.write(f"warning: {more:,} more of these")
 
 
 class ExportCommand(BaseCommand):

@@ -28,8 +28,9 @@ from catalog.models import OutputDestination
 from catalog.models import Route
 from catalog.models import TimeSeries
 from catalog.models.fields import Faults
+from catalog.models.series import NO_ROUTE
 from catalog.models.series import check_series
-from catalog.models.series import check_vendor
+from catalog.models.series import check_source
 from catalog.schemas import SCHEMAS
 from flows import registry
 
@@ -51,6 +52,8 @@ class SeriesComparison:
         self.destination_names = {row.pk: row.name for row in stored.destinations.values()}
         self._rules: dict[tuple[Any, ...], Mapping[str, Sequence[str]]] = {}
         self._conditions: dict[tuple[str, str], Sequence[str]] = {}
+        #: by source, extractor type and schema what the source cannot give
+        self._given: dict[tuple[str, str, str], Mapping[str, Sequence[str]]] = {}
         self._sound_options: set[tuple[str, str]] = set()
 
     def compare(self, entries: Iterable[SeriesEntry]) -> None:
@@ -79,6 +82,8 @@ class SeriesComparison:
             removed = [before[pk] for pk in unlinked]
             fields.append(FieldChange("assets", _print(before.values(), removed), _print(after, linked)))
         routes, removed_routes = self._routes(entry, row, fields)
+        if row.active and not entry.routes:
+            self.changes.warnings.append(Fault(entry.line, "routes", f"series {shown(entry.name)} {NO_ROUTE}"))
         if fields or added:
             self.changes.rows.append(
                 SeriesChange(
@@ -132,9 +137,12 @@ class SeriesComparison:
                 self._sound_options.add(options)
             except ConfigError as error:
                 self._note(entry, "options", *error.faults)
-        faults = Faults()
-        check_vendor(row, source.vendor, faults)
-        for name, messages in faults.by_field.items():
+        given = source.name, row.extractor_type, row.schema
+        if given not in self._given:
+            faults = Faults()
+            check_source(row, source, faults)
+            self._given[given] = faults.by_field
+        for name, messages in self._given[given].items():
             self._note(entry, name, *messages)
 
     def _rule_faults(self, row: TimeSeries) -> Mapping[str, Sequence[str]]:

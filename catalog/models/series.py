@@ -12,14 +12,18 @@ from django.utils import timezone as clock
 
 from catalog.errors import ConfigError
 from catalog.errors import unknown
+from catalog.models.destinations import Route
 from catalog.models.fields import Faults
 from catalog.models.fields import name_validator
+from catalog.models.sources import DataSource
 from catalog.schemas import SCHEMAS
 from flows import registry
 from flows.job import EARLIEST
 from flows.options import read_options
 from transforms.chains import parse_chains
 
+#: what is said of a series whose rows go nowhere
+NO_ROUTE: Final = "has no route: what is collected of it goes nowhere"
 EXTRACTOR_TYPES: Final = ("historical", "realtime")
 
 
@@ -69,8 +73,14 @@ class TimeSeries(models.Model):
                 self.read_options()
             except ConfigError as error:
                 faults.add("options", *error.faults)
-            check_vendor(self, self.source.vendor, faults)
+            check_source(self, self.source, faults)
         faults.raise_if_any()
+
+
+def without_route(rows: "models.QuerySet[TimeSeries]") -> "models.QuerySet[TimeSeries]":
+    """Return those of some series whose rows go nowhere: no active route leads to an active destination."""
+    leading = Route.objects.filter(active=True, destination__active=True)
+    return rows.exclude(pk__in=leading.values("series"))
 
 
 @cache
@@ -79,19 +89,22 @@ def _zones() -> set[str]:
     return zoneinfo.available_timezones()
 
 
-def check_vendor(series: TimeSeries, vendor: str, faults: Faults) -> None:
-    """Note what a vendor cannot give: nothing of the series' type, or not its schema."""
-    if vendor not in registry.extractors() or series.extractor_type not in EXTRACTOR_TYPES:
+def check_source(series: TimeSeries, source: DataSource, faults: Faults) -> None:
+    """Note what a source cannot give: nothing of the series' type, or not its schema."""
+    if source.vendor not in registry.extractors() or series.extractor_type not in EXTRACTOR_TYPES:
         return
     try:
-        schemas = registry.extractor(vendor, series.extractor_type).schemas
+        schemas = registry.extractor(source.vendor, series.extractor_type).offered(source.options)
     except ConfigError as error:
         faults.add("extractor_type", *error.faults)
         return
-    # empty: the vendor gives every schema
+    # empty: every schema
     if schemas and series.schema not in schemas:
-        kind = "realtime schema" if series.extractor_type == "realtime" else "schema"
-        faults.add("schema", unknown(f"{kind} of vendor {vendor!r}", series.schema, schemas))
+        lacks, has = {
+            "realtime": ("streams no", "it streams"), "historical": ("has no history of", "it has that of"),
+        }[series.extractor_type]  # fmt: skip
+        have = ", ".join(sorted(schemas))
+        faults.add("schema", f"source {source.name!r} ({source.vendor}) {lacks} {series.schema!r}; {has}: {have}")
 
 
 def check_series(series: TimeSeries, faults: Faults) -> None:

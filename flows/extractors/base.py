@@ -152,6 +152,11 @@ class BaseExtractor(ABC):
         """Return the endings of the secrets that a source with such options needs; options that are wrong name none."""
         return cls.credentials
 
+    @classmethod
+    def offered(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the schemas that a source with such options has, empty for every one; wrong options leave out none."""
+        return cls.schemas
+
     def check(self) -> list[str]:
         """Ask the vendor whether the source works; one sentence for each thing found."""
         return ["options are valid"]

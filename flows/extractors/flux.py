@@ -90,6 +90,13 @@ class FluxExtractor(WebSocketExtractor):
         except ValidationError:
             return ()
 
+    @classmethod
+    def offered(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        try:
+            return tuple(FluxOptions.model_validate(dict(options)).events)
+        except ValidationError:
+            return ()
+
     def __init__(self, source: SourceFacts, context: Context) -> None:
         super().__init__(source, context)
         options: FluxOptions = self.options

@@ -1,13 +1,19 @@
 """Realtime series in the admin: what they may be, what their buttons show, who is streamed, what was not heard."""
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.contrib.messages import get_messages
 from django.core.exceptions import ValidationError
+from django.core.management import CommandError
+from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
@@ -16,6 +22,7 @@ from catalog.models import DataSource
 from catalog.models import Fetch
 from catalog.models import Gap
 from catalog.models import Instrument
+from catalog.models import Route
 from catalog.models import Run
 from catalog.models import TimeSeries
 from flows.claims import Claim
@@ -71,7 +78,7 @@ def heard(live: SimpleNamespace, seconds: float) -> Fetch:
         (
             "schema",
             {"schema": "tbbo"},
-            "realtime schema of vendor 'binance' 'tbbo' is unknown; have: mbp-10, ohlcv-15m",
+            "source 'coins' (binance) streams no 'tbbo'; it streams: mbp-10, ohlcv-15m",
         ),
         ("extractor_type", {"source": "eod"}, "vendor 'files' has no realtime data; vendors that do: "),
     ],
@@ -90,8 +97,74 @@ def test_a_historical_series_is_of_a_vendor_with_a_past(live: SimpleNamespace) -
     live.series.schema = "quotes"
     live.series.clean()
     live.series.extractor_type = "historical"
-    with pytest.raises(ValidationError, match="schema of vendor 'binance' 'quotes' is unknown"):
+    with pytest.raises(ValidationError, match="has no history of 'quotes'; it has that of: "):
         live.series.clean()
+
+
+def test_a_series_asks_for_what_the_options_of_its_source_describe(live: SimpleNamespace, tmp_path: Path) -> None:
+    live.source.vendor, live.source.options = "flux", FLUX
+    live.source.save()
+    live.series.clean()
+    live.series.schema = "quotes"
+    with pytest.raises(ValidationError, match=r"source 'coins' \(flux\) streams no 'quotes'; it streams: trades"):
+        live.series.clean()
+    file = tmp_path / "catalog.yaml"
+    file.write_text(
+        "version: 1\nseries:\n"
+        "- {series_id: more, source: coins, schema: quotes, extractor_type: realtime, assets: ['equity:AAPL']}\n"
+    )
+    with pytest.raises(CommandError, match=r"streams no 'quotes'; it streams: trades"):
+        call_command("import_catalog", str(file), stdout=StringIO())
+
+
+def test_a_series_whose_rows_go_nowhere_is_told_of(
+    live: SimpleNamespace, shop: SimpleNamespace, boss: Client, tmp_path: Path
+) -> None:
+    words = "has no route: what is collected of it goes nowhere"
+    response = save(boss, url("timeseries", "change", live.series.pk), "timeseries_form")
+    assert [str(one) for one in get_messages(response.wsgi_request) if words in str(one)] == [
+        f"Series 'ticks' {words}."
+    ]
+    response = save(boss, url("timeseries", "change", shop.series.pk), "timeseries_form")
+    assert not [one for one in get_messages(response.wsgi_request) if words in str(one)]
+
+    file, out, err = tmp_path / "catalog.yaml", StringIO(), StringIO()
+    file.write_text(
+        "version: 1\nseries:\n- {series_id: more, source: eod, schema: ohlcv-1d, assets: ['equity:MSFT']}\n"
+    )
+    call_command("import_catalog", str(file), stdout=out)
+    assert f"series 'more' {words}" in out.getvalue()
+    call_command("series", "--format", "json", stdout=(listed := StringIO()))
+    nowhere = [
+        row["series"] for row in map(json.loads, listed.getvalue().splitlines()) if row["destination"] == "no route"
+    ]
+    assert nowhere == ["more", "ticks"]
+    call_command("plan", "--format", "json", stdout=(planned := StringIO()), stderr=err)
+    jobs = {row["source"]: row for row in map(json.loads, planned.getvalue().splitlines())}
+    assert err.getvalue().splitlines() == [f"series 'more' {words}", f"series 'ticks' {words}"]
+    # what is live is planned too
+    assert (jobs["coins"]["live"], jobs["coins"]["destinations"]) == ("AAPL", "no route")
+    assert jobs["coins"]["unheard"] == "is fetched from history"
+    assert jobs["eod"]["live"] is None
+
+
+def test_known_gaps_of_a_series_are_counted_and_named(live: SimpleNamespace, shop: SimpleNamespace) -> None:
+    Route.objects.create(series=live.series, destination=shop.database, home=True)
+    for minute in (1, 5):
+        Gap.objects.create(
+            instrument=live.instrument, schema="trades", start=f"2026-01-01T00:0{minute}Z",
+            end=f"2026-01-01T00:0{minute + 1}Z",
+        )  # fmt: skip
+
+    def listed(*arguments: str) -> dict[str, Any]:
+        call_command("series", "--format", "json", *arguments, stdout=(out := StringIO()))
+        return {row["series"]: row for row in map(json.loads, out.getvalue().splitlines())}
+
+    assert listed()["ticks"]["known_gaps"] == 2
+    assert listed("ticks")["ticks"]["known_gaps"] == 2
+    assert listed("--gaps")["ticks"]["known_gaps"] == (
+        "2026-01-01T00:01:00Z – 2026-01-01T00:02:00Z, 2026-01-01T00:05:00Z – 2026-01-01T00:06:00Z"
+    )
 
 
 def test_no_schedule_is_set_where_one_of_the_series_is_realtime(live: SimpleNamespace, boss: Client) -> None:
