@@ -10,6 +10,7 @@ from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -96,6 +97,9 @@ UNFOLD = {
     "SITE_TITLE": "DataFlow",
     "SITE_HEADER": "DataFlow",
     "SITE_SYMBOL": "candlestick_chart",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("catalog/favicon.svg")},
+    ],
     "DASHBOARD_CALLBACK": "catalog.admin.dashboard.dashboard",
     "SIDEBAR": {"show_search": True, "navigation": "catalog.admin.navigation.sidebar"},
 }

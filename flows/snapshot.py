@@ -97,11 +97,13 @@ class Snapshot:
         ages = [one.age for one in self.keys if one.age is not None]
         parts = [
             self.state,
-            f"{self.frames:,} messages, {self.rows:,} rows, {sum(one.per_second for one in self.keys):,.1f} a second",
+            f"{_many(self.frames, 'message')}, {_many(self.rows, 'row')},"
+            f" {sum(one.per_second for one in self.keys):,.1f} a second",
             f"newest {min(ages):.1f} s ago" if ages else "nothing yet",
-            f"{self.reconnects:,} reconnects, {self.filled:,} holes filled, {self.gaps:,} known gaps",
+            f"{_many(self.reconnects, 'reconnect')}, {_many(self.filled, 'hole')} filled,"
+            f" {_many(self.gaps, 'known gap')}",
             *(
-                f"{one.schema} → {one.destination}: {one.rows:,} rows, {one.behind:,} frames behind"
+                f"{one.schema} → {one.destination}: {_many(one.rows, 'row')}, {_many(one.behind, 'frame')} behind"
                 for one in self.routes
             ),
             *self.errors,
@@ -113,7 +115,7 @@ class Snapshot:
         for one in self.keys:
             schema = Key.parse(one.key).schema
             to = [
-                f"{route.destination} ({route.error or f'{route.behind:,} frames behind'})"
+                f"{route.destination} ({route.error or _many(route.behind, 'frame') + ' behind'})"
                 if route.error or route.behind
                 else route.destination
                 for route in self.routes
@@ -241,6 +243,10 @@ class Watch:
             for at, one in list(part.items()):
                 found.setdefault(at, Seen()).add(one)
         return found
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'s'[: count != 1]}"
 
 
 def _lines(refused: Sequence[Refusal]) -> Iterator[str]:

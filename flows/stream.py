@@ -176,7 +176,10 @@ class Stream:
         except Exception as error:  # noqa: BLE001  # whoever runs it sees what it ended with
             self.error = error
             level = logging.ERROR if isinstance(error, FOR_GOOD) else logging.WARNING
-            log.log(level, "%s: %s: %s", self.source, type(error).__name__, error)
+            said = f"{type(error).__name__}: {error}"
+            # what a connection ended with is logged by who keeps it
+            if self.live is None or self.live.status.error != said:
+                log.log(level, "%s: %s", self.source, said)
         finally:
             self.ended.set()
 

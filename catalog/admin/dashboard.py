@@ -6,7 +6,6 @@ from typing import Final
 
 from django.db.models import Count
 from django.db.models import Q
-from django.db.models import Sum
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -20,6 +19,7 @@ from catalog.models import DataSource
 from catalog.models import Delivery
 from catalog.models import Run
 from catalog.models import TimeSeries
+from catalog.models.ledger import rejected_by
 
 _RUNS: Final = 10
 _SOURCES: Final = 15
@@ -64,9 +64,7 @@ def _run_cards() -> list[dict[str, Any]]:
 
 def _rejected_card() -> dict[str, Any]:
     since = timezone.now() - timedelta(days=_DAYS)
-    # a row is refused once, however many destinations it was on its way to
-    fetches = Delivery.objects.filter(fetch__fetched_at__gte=since).order_by().values("fetch")
-    rejected = fetches.annotate(rows=Sum("quarantined") / Count("pk")).aggregate(total=Sum("rows"))["total"] or 0
+    rejected = sum(rejected_by(Delivery.objects.filter(fetch__fetched_at__gte=since), "fetch__source").values())
     url = reverse("admin:catalog_quarantined_changelist")
     return {"title": "Rejected rows", "value": f"{rejected:,}", "note": f"in {_DAYS} days", "url": url}
 

@@ -1,6 +1,7 @@
 """Pages of the ledger and the quarantine: read, filtered, never edited."""
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 from typing import Final
@@ -30,6 +31,7 @@ from catalog.models import Gap
 from catalog.models import Indicator
 from catalog.models import Quarantined
 from catalog.models import Run
+from catalog.models.ledger import rejected_by
 from flows.job import EARLIEST
 from flows.job import LATEST
 
@@ -48,16 +50,28 @@ class WindowMixin:
     @admin.display(description="start", ordering="start")
     def since(self, row: Fetch | Coverage | Gap) -> str:
         """Return the start, inclusive."""
-        return "since ever" if row.start <= EARLIEST else date_format(row.start, "DATETIME_FORMAT")
+        return "the beginning" if row.start <= EARLIEST else date_format(row.start, "DATETIME_FORMAT")
 
     @admin.display(description="end", ordering="end")
     def until(self, row: Fetch | Coverage | Gap) -> str:
         """Return the end, exclusive."""
-        return "for ever" if row.end >= LATEST else date_format(row.end, "DATETIME_FORMAT")
+        return "open" if row.end >= LATEST else date_format(row.end, "DATETIME_FORMAT")
 
 
 class FetchMixin(WindowMixin):
     """Columns of a fetch."""
+
+    @labelled("state", "complete", {"complete": "success", "under way": "info", "incomplete": "danger"})
+    def progress(self, row: Fetch) -> str:
+        """Return whether all of it has landed; a connection's has not while it lasts."""
+        if row.complete:
+            return "complete"
+        return "under way" if row.run is not None and row.run.status == Run.Status.RUNNING else "incomplete"
+
+    @admin.display(description="pages", ordering="pages")
+    def landed_pages(self, row: Fetch) -> str:
+        """Return the pages that have landed; those of a connection are counted when it ends."""
+        return "" if row.live and not row.complete else f"{row.pages:,}"
 
     @admin.display(description="brought by", ordering="live")
     def heard(self, row: Fetch) -> str:
@@ -89,7 +103,7 @@ class FetchInline(FetchMixin, ReadOnlyInline):
 
     model = Fetch
     fields = (
-        "id", "source", "schema", "since", "until", "fetched_at", "heard", "complete", "pages", "bytes", "error",
+        "id", "source", "schema", "since", "until", "fetched_at", "heard", "progress", "landed_pages", "bytes", "error",
     )  # fmt: skip
     ordering = ("id",)
 
@@ -111,7 +125,8 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
     ordering = ("-id",)
     inlines = (FetchInline,)
     fields = (
-        "kind", "source", "state", "started_at", "finished_at", "duration", "selector", "flow_run", "error", "live_run",
+        "kind", "source", "state", "started_at", "finished_at", "duration", "selector", "in_prefect", "error",
+        "live_run",
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
@@ -121,6 +136,15 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Run | None = None) -> Sequence[Any]:
         return [name for name in self.fields if name != "live_run" or (obj is not None and obj.kind == "realtime")]
+
+    @admin.display(description="flow run")
+    def in_prefect(self, row: Run) -> SafeString | str:
+        """Return Prefect's id of the flow run, with a link to it where Prefect's address is known."""
+        interface = os.environ.get("PREFECT_UI_URL") or os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
+        if not row.flow_run or not interface.startswith(("http://", "https://")):
+            return row.flow_run
+        url = f"{interface.rstrip('/')}/runs/flow-run/{row.flow_run}"
+        return format_html('<a class="text-link" href="{}">{}</a>', url, row.flow_run)
 
     @admin.display(description="live")
     def live_run(self, row: Run) -> SafeString | str:
@@ -136,16 +160,12 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
             .values_list("run")
             .annotate(Count("pk"), Sum("cost"))
         }
-        sums = {
-            run: (parsed, rejected)
-            for run, parsed, rejected in Delivery.objects.filter(fetch__run__in=ids)
-            .order_by()
-            .values_list("fetch__run")
-            .annotate(Sum("parsed"), Sum("quarantined"))
-        }
+        deliveries = Delivery.objects.filter(fetch__run__in=ids).order_by()
+        sums = dict(deliveries.values_list("fetch__run").annotate(Sum("parsed")))
+        rejected = rejected_by(deliveries, "fetch__run")
         for row in rows:
             row.fetch_count, row.spent = fetches.get(row.pk, (0, 0))  # type: ignore[attr-defined]  # for the columns below
-            row.row_sums = sums.get(row.pk, (0, 0))  # type: ignore[attr-defined]
+            row.row_sums = (sums.get(row.pk, 0), rejected.get(row.pk, 0))  # type: ignore[attr-defined]
 
     @admin.display(description="took")
     def duration(self, row: Run) -> str:
@@ -167,7 +187,7 @@ class RunAdmin(AccountMixin, ReadOnlyAdmin):
         """Return the rows parsed, summed over destinations."""
         return f"{row.row_sums[0]:,}"  # type: ignore[attr-defined]
 
-    @admin.display(description="rejected")
+    @admin.display(description="rejected rows")
     def rejected(self, row: Run) -> SafeString | str:
         """Return the rows rejected, with a link to them."""
         count = row.row_sums[1]  # type: ignore[attr-defined]
@@ -209,8 +229,8 @@ class FetchAdmin(FetchMixin, ReadOnlyAdmin):
     """What was asked."""
 
     list_display = (
-        "id", "source", "schema", "since", "until", "fetched_at", "heard", "complete", "pages", "bytes", "unparsable",
-        "run",
+        "id", "source", "schema", "since", "until", "fetched_at", "heard", "progress", "landed_pages", "bytes",
+        "unparsable", "run",
     )  # fmt: skip
     list_select_related = ("source", "run")
     list_filter = (
@@ -227,8 +247,8 @@ class FetchAdmin(FetchMixin, ReadOnlyAdmin):
     fields = (
         ("source", "schema", "run"),
         ("since", "until", "fetched_at"),
-        ("heard", "complete"),
-        ("pages", "bytes"),
+        ("heard", "progress"),
+        ("landed_pages", "bytes"),
         ("requests", "cost"),
         ("unparsable", "rejected", "landed"),
         "identity",
@@ -277,7 +297,7 @@ class DeliveryAdmin(AccountMixin, ReadOnlyAdmin):
 class QuarantinedAdmin(ReadOnlyAdmin):
     """What was refused, and why."""
 
-    list_display = ("id", "source", "schema", "rule", "reason_start", "fetch", "part", "row")
+    list_display = ("id", "fetched", "source", "schema", "rule", "reason_start", "fetch", "part", "row")
     list_display_links = ("id", "rule")
     list_select_related = ("fetch__source",)
     list_filter = (
@@ -287,10 +307,15 @@ class QuarantinedAdmin(ReadOnlyAdmin):
     )
     search_fields = ("rule", "reason", "raw")
     ordering = ("-id",)
-    fields = (("source", "schema", "fetch"), ("part", "row"), "rule", "reason", "pretty")
+    fields = (("source", "schema", "fetch", "fetched"), ("part", "row"), "rule", "reason", "pretty")
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return lookup == "fetch__run__id__exact" or bool(super().lookup_allowed(lookup, value, request))
+
+    @admin.display(description="fetched at", ordering="fetch__fetched_at")
+    def fetched(self, row: Quarantined) -> str:
+        """Return when it was asked, or when its connection began."""
+        return date_format(row.fetch.fetched_at, "DATETIME_FORMAT")
 
     @admin.display(description="source", ordering="fetch__source__name")
     def source(self, row: Quarantined) -> str:

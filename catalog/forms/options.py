@@ -92,7 +92,7 @@ class OptionField:
 
     def form_field(self) -> forms.Field:
         """Return the field; it is never required in HTML, since it may belong to a vendor that is not chosen."""
-        label = self.info.title or self.name.replace("_", " ").capitalize()
+        label = self.info.title or _words(self.name)
         common: dict[str, Any] = {"label": _label(label, self.default is _UNSET), "required": False}
         common["help_text"] = _help(self.info.description or "", _UNSET if self.choices else self.default)
         if self.choices:
@@ -301,6 +301,7 @@ def with_option_fields(form: type[OptionsForm], declared: Mapping[str, type[Opti
     return made  # type: ignore[return-value]  # a subclass of `form`
 
 
+_ABBREVIATIONS: Final = ("api", "csv", "id", "json", "mb", "mic", "ssl", "tls", "ttl", "url", "utc")
 #: types whose values are entered as plain text
 _SIMPLE: Final = (str, int, float, Decimal, date, time, timedelta, Path)
 #: defaults that need no mention
@@ -367,6 +368,12 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     plain = isinstance(value, str) and value.isprintable() and value == value.strip()
     return str(value) if plain else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _words(name: str) -> str:
+    """Return an option's name as words."""
+    words = [word.upper() if word in _ABBREVIATIONS else word for word in name.split("_")]
+    return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 
 
 def _label(text: str, required: bool) -> SafeString | str:

@@ -1,5 +1,7 @@
 """The ledger: what ran, what was fetched, what was delivered, what was refused. Written by flows only."""
 
+from typing import Any
+
 from django.db import models
 
 
@@ -160,3 +162,15 @@ class Quarantined(models.Model):
 
     def __str__(self) -> str:
         return f"fetch {self.fetch_id}, page {self.part}, row {self.row}"
+
+
+def rejected_by(deliveries: "models.QuerySet[Delivery]", name: str) -> dict[Any, int]:
+    """Return the rows rejected in some deliveries, by something of theirs such as `fetch__run`.
+
+    A row is rejected once, however many destinations it was on its way to: the one that is furthest counts.
+    """
+    found: dict[Any, int] = {}
+    rejected = deliveries.filter(quarantined__gt=0).order_by()
+    for value, _, rows in rejected.values_list(name, "fetch").annotate(rows=models.Max("quarantined")):
+        found[value] = found.get(value, 0) + rows
+    return found

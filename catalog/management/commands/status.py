@@ -17,6 +17,7 @@ from catalog.models import DataSource
 from catalog.models import Delivery
 from catalog.models import Run
 from catalog.models import TimeSeries
+from catalog.models.ledger import rejected_by
 from flows.alive import Alive
 from flows.alive import alive
 
@@ -57,14 +58,14 @@ class Command(BaseCommand):
     def _row(self, source: DataSource, now: datetime) -> dict[str, Any]:
         run = Run.objects.filter(source=source).defer("live").order_by("-id").first()
         deliveries = Delivery.objects.filter(fetch__source=source)
-        totals = deliveries.aggregate(Sum("quarantined"), Sum("pending"))
+        pending = deliveries.aggregate(Sum("pending"))["pending__sum"]
         started = run.started_at if run else None
         return {
             "source": source.name,
             "last_run": started,
             "status": run.status if run else "never",
-            "rejected": totals["quarantined__sum"] or 0,
-            "pending": totals["pending__sum"] or 0,
+            "rejected": rejected_by(deliveries, "fetch__source").get(source.pk, 0),
+            "pending": pending or 0,
             "failed": deliveries.filter(status=Delivery.Status.FAILED).count(),
             "late": self._late(source, started, now),
             "error": run.error.splitlines()[0] if run and run.error else "",

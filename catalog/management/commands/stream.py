@@ -66,7 +66,8 @@ class Command(BaseCommand):
             until = time.monotonic() + _DRAIN
             while not streams.ended and time.monotonic() < until:
                 time.sleep(_TICK)
-            table.show(streams.look(), now=True)
+            if not failed:
+                table.show(streams.look(), now=True)
         if failed:
             raise CommandError("\n".join(("nothing can be streamed:", *failed)))
 
@@ -82,9 +83,9 @@ class Command(BaseCommand):
                 break
             if now - looked >= _LOOK:
                 looked = now
-                table.show(streams.look())
                 if failed := streams.failed:
                     return failed
+                table.show(streams.look())
             if now - followed >= _FOLLOW:
                 followed = now
                 try:

@@ -1,14 +1,20 @@
 """The ledger and the quarantine are read, never written, by anybody."""
 
+import json
+import re
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.db.models import Model
 from django.test import Client
+from django.utils.formats import date_format
 
 from catalog.models import Delivery
 from catalog.models import Fetch
+from catalog.models import OutputDestination
 from catalog.models import Quarantined
 from catalog.models import Run
 from tests.catalog.admin.pages import text
@@ -102,3 +108,54 @@ def test_lists_are_filtered_and_searched(page: str, found: int, ledger: dict[typ
 def test_the_log_of_changes_cannot_be_changed(boss: Client, db: None) -> None:
     assert boss.get("/admin/admin/logentry/add/").status_code == 403
     assert User.objects.count() == 1
+
+
+def test_a_fetch_is_complete_under_way_or_incomplete(ledger: dict[type[Model], Model], boss: Client) -> None:
+    def state() -> str:
+        found = re.findall(r">\s*(under way|incomplete|complete)\s*<", text(boss.get(url("fetch"))))
+        return str(found[-1])
+
+    assert state() == "incomplete"
+    Run.objects.update(status=Run.Status.RUNNING)
+    Fetch.objects.update(live=True)
+    assert state() == "under way"
+    page = text(boss.get(url("fetch", "change", ledger[Fetch].pk)))
+    assert "under way" in page
+    Fetch.objects.update(complete=True)
+    assert state() == "complete"
+
+
+def test_a_row_that_two_destinations_lack_is_rejected_once(
+    ledger: dict[type[Model], Model], shop: SimpleNamespace, boss: Client
+) -> None:
+    other = OutputDestination.objects.create(name="other", kind="database")
+    # it is further: the first one still waits
+    Delivery.objects.create(fetch=ledger[Fetch], destination=other, schema="ohlcv-1d", parsed=9, quarantined=3)
+    cards = {card["title"]: card["value"] for card in boss.get("/admin/").context["cards"]}
+    assert cards["Rejected rows"] == "3"
+    (run,) = boss.get(url("run")).context["cl"].result_list
+    assert run.row_sums[1] == 3
+    call_command("status", "--format", "json", stdout=(out := StringIO()))
+    assert json.loads(out.getvalue())["rejected"] == 3
+
+
+def test_the_quarantine_says_when_its_rows_were_fetched(ledger: dict[type[Model], Model], boss: Client) -> None:
+    fetched = date_format(Fetch.objects.get().fetched_at, "DATETIME_FORMAT")
+    assert fetched in text(boss.get(url("quarantined")))
+    assert fetched in text(boss.get(url("quarantined", "change", ledger[Quarantined].pk)))
+
+
+def test_a_run_links_to_its_flow_run(
+    ledger: dict[type[Model], Model], boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run.objects.update(flow_run="0f-1")
+    monkeypatch.setenv("PREFECT_UI_URL", "")
+    for api, shown in (("http://prefect:4200/api", True), ("", False)):
+        monkeypatch.setenv("PREFECT_API_URL", api)
+        page = text(boss.get(url("run", "change", ledger[Run].pk)))
+        assert "0f-1" in page
+        assert ('href="http://prefect:4200/runs/flow-run/0f-1"' in page) == shown
+
+
+def test_pages_name_an_icon(boss: Client) -> None:
+    assert 'href="/static/catalog/favicon' in text(boss.get("/admin/"))
