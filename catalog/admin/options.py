@@ -48,7 +48,9 @@ class OptionsMixin:
         before = self.stored_owner(obj) if obj is not None else ""
         for owner, options in self.declared().items():
             stored = obj.options if owner == before else {}
-            names = [*options.model_fields, *([UNDECLARED] if stored.keys() - options.model_fields.keys() else [])]
+            # what must be said stands before what may be tuned
+            declared = sorted(options.model_fields, key=lambda name: not options.model_fields[name].is_required())
+            names = [*declared, *([UNDECLARED] if stored.keys() - options.model_fields.keys() else [])]
             about = self.about(owner)
             if names or about:
                 hidden = () if owner == chosen else ("option-group-hidden",)

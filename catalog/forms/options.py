@@ -7,7 +7,9 @@ every vendor are in the form, and the select of the vendor shows one group (stat
 import enum
 import json
 import types
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from datetime import time
@@ -28,6 +30,7 @@ from django.core.exceptions import ValidationError
 from django.forms.models import ModelFormMetaclass
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 from pydantic.fields import FieldInfo
 from unfold.widgets import UnfoldAdminExpandableTextareaWidget
@@ -248,21 +251,16 @@ class OptionsForm(CatalogForm):
         return loaded if isinstance(loaded, dict) else {}
 
     def _check(self, owner: str, values: dict[str, Any]) -> None:
+        # what could not be read is not judged as well
+        unread = set(self.errors)
         try:
             self.declared[owner].model_validate(values)
         except PydanticError as error:
             for fault in error.errors(include_url=False):
-                where, *rest = [str(part) for part in fault["loc"]] or [UNDECLARED]
+                where = str(fault["loc"][0]) if fault["loc"] else UNDECLARED
                 at = field_name(owner, where if where in self.option_fields[owner] else UNDECLARED)
-                if at in self.errors:
-                    continue
-                if fault["type"] == "missing" and not rest:
-                    message = "This option is required."
-                elif fault["type"] == "extra_forbidden":
-                    message = f"{'.'.join([where, *rest])}: this option is not declared (any more)."
-                else:
-                    message = f"{'.'.join(rest)}: {fault['msg']}" if rest else fault["msg"]
-                self.add_error(at if at in self.fields else None, message)
+                if at not in unread:
+                    self.add_error(at if at in self.fields else None, _message(self.declared[owner], fault))
 
     def place(self, name: str, faults: list[ValidationError]) -> list[ValidationError]:
         """Put a fault of the column `options` at the option it names; what `_check` said is not said again."""
@@ -306,6 +304,37 @@ _ABBREVIATIONS: Final = ("api", "csv", "id", "json", "mb", "mic", "ssl", "tls", 
 _SIMPLE: Final = (str, int, float, Decimal, date, time, timedelta, Path)
 #: defaults that need no mention
 _EMPTY: Final[tuple[Any, ...]] = (_UNSET, None, "", [], {})
+
+
+def _message(declared: type[BaseModel], fault: Any) -> str:
+    """Return what is wrong with an option: the place in it, the value there, and what is accepted."""
+    loc = fault["loc"]
+    place = ".".join(map(str, loc[1:]))
+    if fault["type"] == "missing":
+        return f"{place}: this is required." if place else "This option is required."
+    if fault["type"] == "extra_forbidden":
+        if not place:
+            return f"{loc[0]}: this option is not declared (any more)."
+        return f"{place}: there is no such thing; accepted: {', '.join(_names_at(declared, loc)) or 'nothing'}"
+    said = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{place}: {str(fault['input'])[:200]!r} is wrong: {said}" if place else said
+
+
+def _names_at(declared: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """Return the names that the model has in which a fault lies."""
+    model = declared
+    for step in loc[:-1]:
+        if isinstance(step, str) and (info := model.model_fields.get(step)):
+            model = next(_models(info.annotation), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models in an annotation, such as `dict[str, Events]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -1,5 +1,7 @@
 """Any vendor with a JSON stream over a WebSocket, described by options instead of code: a `flows.feeds.feed.Feed`.
 
+docs/flux.md explains each option, examples/flux.yaml has two whole catalogs. In short:
+
     url        wss://stream.example/v1        params     {"token": "{secret:TOKEN}"}
     subscribe  {"op": "subscribe", "channels": "{list}"}
     answers    [{"when": {"type": "subscribed"}, "means": "subscribed", "names": {"channels": ""}},
@@ -34,7 +36,7 @@ from flows.feeds.feed import Feed
 from flows.job import SourceFacts
 
 
-class FluxOptions(Feed, StreamOptions):
+class FluxOptions(StreamOptions, Feed):
     """Options of a source of vendor `flux`."""
 
     dedup: dict[str, str] = Field(
@@ -78,7 +80,7 @@ class FluxExtractor(WebSocketExtractor):
     label = "Any JSON stream"
     doc = (
         "A WebSocket feed by options: address, login, subscriptions, acknowledgements, where events and fields are."
-        " Secrets are named in its templates."
+        " Secrets are named in its templates. docs/flux.md explains each option, with two examples."
     )
     Options = FluxOptions
     value_options = ("params", "records", "events", "dedup")

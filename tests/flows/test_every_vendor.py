@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from datetime import UTC
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,15 @@ from catalog.schemas import schema as schema_called
 from flows import registry
 from flows.orchestrator import orchestrator
 from flows.query import read
+from flows.stream import Streams
+from tests.flows.live.kit import eventually
 from tests.vendors import market
 from tests.vendors.blpapi_standin import Desk
 from tests.vendors.blpapi_standin import Market
 from tests.vendors.blpapi_standin import installed
 from tests.vendors.catalogue import catalog_of
 from tests.vendors.catalogue import environment_of
+from tests.vendors.catalogue import live
 from tests.vendors.catalogue import stand_ins
 from tests.vendors.harness import matches
 from tests.vendors.server import StandIn
@@ -125,7 +129,39 @@ def test_runvendors_prints_a_catalog_and_the_keys() -> None:
     out, err = StringIO(), StringIO()
     call_command("runvendors", "binance", "rest", "--once", stdout=out, stderr=err)
     catalog = yaml.safe_load(out.getvalue())
-    assert {source["vendor"] for source in catalog["sources"]} == {"binance", "rest"}
+    assert {source["name"] for source in catalog["sources"]} == {"try-binance", "try-binance-live", "try-rest"}
     assert "export TRY_REST_TOKEN=" in err.getvalue()
     with pytest.raises(CommandError, match="vendor 'nope' is unknown; have: alpaca"):
         call_command("runvendors", "nope", "--once", stdout=out, stderr=err)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_every_live_feed_that_runvendors_starts_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        market = stack.enter_context(live().Market(sorted(live().TRIALS)))
+        past = [stack.enter_context(stand_ins()[name]()) for name in sorted(live().TRIALS) if name in stand_ins()]
+        for name, value in environment_of([*past, *market.running]).items():
+            monkeypatch.setenv(name, value)
+        file = tmp_path / "catalog.yaml"
+        file.write_text(yaml.safe_dump(catalog_of(past, market.running)))
+        call_command("import_catalog", str(file), stdout=StringIO())
+        vendors = TimeSeries.objects.filter(extractor_type="realtime").values_list("source__vendor", flat=True)
+        assert set(vendors) == set(registry.realtime()) - {"bloomberg"}
+        streams = Streams()
+        streams.follow()
+        try:
+            for schema in ("trades", "quotes", "statistics"):
+                wanted = TimeSeries.objects.filter(extractor_type="realtime", schema=schema)
+                for series in wanted.select_related("source").prefetch_related("assets"):
+                    for asset in series.assets.all():
+                        key = f"{series.source.name}:{asset.asset_class}:{asset.symbol}:{schema}"
+                        eventually(partial(stored, key), 60)
+            assert not [stream.error for stream in streams.running.values() if stream.error]
+        finally:
+            streams.stop()
+            eventually(lambda: streams.ended)
+    assert list(Quarantined.objects.values_list("fetch__source__name", "reason")) == []
+
+
+def stored(key: str) -> bool:
+    return bool(read(key).num_rows > 2)

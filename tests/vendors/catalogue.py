@@ -24,8 +24,13 @@ def stand_ins() -> dict[str, type[StandIn]]:
     return found
 
 
-def catalog_of(running: Sequence[StandIn]) -> dict[str, Any]:
-    """Return a catalog, as import_catalog reads it, that asks each of these for each of its schemas."""
+def live() -> Any:
+    """Return the module of the live stand-ins that can be tried."""
+    return importlib.import_module("tests.vendors.live.trial")
+
+
+def catalog_of(running: Sequence[StandIn], heard: Sequence[Any] = ()) -> dict[str, Any]:
+    """Return a catalog, as import_catalog reads it, that asks these for each of their schemas, and hears those."""
     sources: list[dict[str, Any]] = []
     series: list[dict[str, Any]] = []
     assets: dict[tuple[str, str], None] = {}
@@ -59,6 +64,31 @@ def catalog_of(running: Sequence[StandIn]) -> dict[str, Any]:
                     "routes": [{"destination": "try-warehouse", "home": True}],
                 }
             )
+    past = {one.vendor: one for one in running}
+    for one_heard in heard:
+        name = f"try-{one_heard.vendor}-live"
+        # what was not heard is fetched from the same market's history, where it runs too
+        asked = past[one_heard.vendor].options("trades") if one_heard.vendor in past else {}
+        sources.append(
+            {
+                "name": name,
+                "vendor": one_heard.vendor,
+                "env_prefix": f"TRY_{one_heard.vendor.upper()}",
+                "options": asked | one_heard.options,
+            }
+        )
+        for schema, symbols in one_heard.trial.schemas.items():
+            assets |= {(one_heard.trial.asset_class, symbol): None for symbol in symbols}
+            series.append(
+                {
+                    "series_id": f"{name}-{schema}",
+                    "source": name,
+                    "schema": schema,
+                    "extractor_type": "realtime",
+                    "assets": [_asset(one_heard.trial.asset_class, symbol) for symbol in symbols],
+                    "routes": [{"destination": "try-warehouse", "home": True}],
+                }
+            )
     return {
         "version": 1,
         "sources": sources,
@@ -68,7 +98,7 @@ def catalog_of(running: Sequence[StandIn]) -> dict[str, Any]:
     }
 
 
-def environment_of(running: Sequence[StandIn]) -> dict[str, str]:
+def environment_of(running: Sequence[Any]) -> dict[str, str]:
     """Return the variables that hold the keys these accept."""
     return {f"TRY_{one.vendor.upper()}_{ending}": value for one in running for ending, value in one.keys.items()}
 

@@ -62,7 +62,7 @@ class Command(BaseCommand):
         started = run.started_at if run else None
         return {
             "source": source.name,
-            "last_run": started,
+            "last_run": started.replace(microsecond=0) if started else None,
             "status": run.status if run else "never",
             "rejected": rejected_by(deliveries, "fetch__source").get(source.pk, 0),
             "pending": pending or 0,

@@ -208,3 +208,26 @@ def test_no_group_of_options_is_taken_for_a_tab(model: str, name: str, boss: Cli
     classes = [" ".join(options.get("classes", ())) for _, options in fieldsets]
     assert any(option_class(name) in one for one in classes)
     assert not [one for one in classes if "tab" in one]
+
+
+def test_every_fault_of_an_option_is_said_with_its_place_value_and_what_is_accepted(boss: Client) -> None:
+    page = boss.get(url("datasource", "add"))
+    (group,) = [one for _, one in page.context["adminform"].fieldsets if option_class("flux") in one.get("classes", ())]
+    names = [name.removeprefix("options__flux__") for name in group["fields"]]
+    # what must be said comes first, what may be tuned last
+    assert set(names[:3]) == {"url", "subscribe", "events"}
+    assert names.index("answers") < names.index("silence")
+    answers = [{"when": {"a": 1}, "means": "perhaps"}, {"when": {}, "means": "refused", "reasons": "x"}]
+    sent = {"url": "wss://x.example", "subscribe": '{"a": "{list}"}', "answers": json.dumps(answers)}
+    values = {f"options__flux__{name}": value for name, value in sent.items()}
+    said = errors(save(boss, url("datasource", "add"), FORM, name="f", vendor="flux", **values))
+    found = said["options__flux__answers"]
+    assert len(found) == 3, found
+    assert any(one.startswith("0.means: 'perhaps' is wrong: Input should be 'greeting', 'auth") for one in found)
+    assert any(one.startswith("1.when: {} is wrong: ") and "at least 1 item" in one for one in found)
+    assert any(one.startswith("1.reasons: there is no such thing; accepted: when, means, names") for one in found)
+    assert said["options__flux__events"] == ["This option is required."]
+
+
+def test_an_address_is_labelled_as_one(boss: Client) -> None:
+    assert "URL" in str(boss.get(url("datasource", "add")).context["adminform"].form["options__flux__url"].label)

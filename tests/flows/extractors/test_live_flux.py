@@ -4,14 +4,22 @@ import json
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from django.core.management import call_command
 
 from catalog.errors import AuthFailed
 from catalog.errors import ConfigError
 from catalog.forms.options import OptionField
+from catalog.models import DataSource
+from catalog.models import TimeSeries
 from flows.extractors.flux import FluxExtractor
+from flows.feeds.feed import Answer
+from flows.feeds.feed import Events
 from flows.feeds.templates import Known
 from flows.feeds.templates import message
 from flows.frames import Channel
@@ -23,6 +31,7 @@ from tests.vendors.live.alpaca import AlpacaLiveStandIn
 from tests.vendors.live.binance import BinanceLiveStandIn
 from tests.vendors.live.listener import Listener
 from tests.vendors.live.listener import live_half
+from tests.vendors.live.listener import refined
 from tests.vendors.live.massive import MassiveLiveStandIn
 from tests.vendors.live.server import LiveStandIn
 from tests.vendors.live.twelvedata import TwelveDataLiveStandIn
@@ -293,3 +302,39 @@ def test_nothing_in_a_template_is_evaluated() -> None:
     filled = {"a": ["x", "y"], "c": [7, "n7"], "d": 'x|a"b', "e": harmless}
     assert json.loads(message({**template, "e": harmless}, known)) == filled
     assert message("ping {id}", known) == "ping 7"
+
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.mark.django_db
+def test_the_examples_can_be_imported_and_the_page_explains_every_option() -> None:
+    call_command("import_catalog", str(REPOSITORY / "examples/flux.yaml"), stdout=StringIO())
+    assert {one.read_options().url for one in DataSource.objects.all()} == {
+        "wss://stream.binance.com:9443/stream", "wss://feed.example.com/v1",
+    }  # fmt: skip
+    for series in TimeSeries.objects.all():
+        series.clean()
+    page = (REPOSITORY / "docs/flux.md").read_text()
+    for declared in (FluxExtractor.Options, Answer, Events):
+        for name in declared.model_fields:
+            assert f"`{name}`" in page, name
+    assert "docs/flux.md" in FluxExtractor.doc
+
+
+def test_the_example_with_a_login_hears_what_the_page_shows() -> None:
+    options = yaml.safe_load((REPOSITORY / "examples/flux.yaml").read_text())["sources"][1]["options"]
+    said = [
+        {"type": "welcome"}, {"type": "login", "ok": True}, {"type": "subscribed", "symbols": ["AAPL"]},
+        {"type": "rejected", "symbols": ["NOPE"], "text": "unknown symbol"},
+        {"quotes": [{"type": "quote", "s": "AAPL", "t": 1700000000000000, "b": "189.99", "bs": "100", "a": "190.01",
+                     "as": "200"}]},
+    ]  # fmt: skip
+    feed = FluxExtractor.Options.model_validate(options)
+    assert [answer.means for one in said[:4] for answer in feed.answers if answer.fits(one)] == [
+        "greeting", "authenticated", "subscribed", "refused",
+    ]  # fmt: skip
+    frames = [Frame(json.dumps(one).encode(), 1_700_000_000_500_000_000, number=n) for n, one in enumerate(said)]
+    batches = live_half("flux", options, {"KEY": "k"}).parse(frames, {})
+    ((row,),) = [refined([batch], "quotes") for batch in batches if batch.table.num_rows]
+    assert (str(row["bid_price"]).rstrip("0"), int(row["ask_size"])) == ("189.99", 200)
