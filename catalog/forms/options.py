@@ -317,7 +317,7 @@ def _message(declared: type[BaseModel], fault: Any) -> str:
             return f"{loc[0]}: this option is not declared (any more)."
         return f"{place}: there is no such thing; accepted: {', '.join(_names_at(declared, loc)) or 'nothing'}"
     said = str(fault["msg"]).removeprefix("Value error, ")
-    return f"{place}: {str(fault['input'])[:200]!r} is wrong: {said}" if place else said
+    return f"{place}: {repr(fault['input'])[:200]} is wrong: {said}" if place else said
 
 
 def _names_at(declared: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
