@@ -97,6 +97,7 @@ UNFOLD = {
     "SITE_TITLE": "DataFlow",
     "SITE_HEADER": "DataFlow",
     "SITE_SYMBOL": "candlestick_chart",
+    "STYLES": [lambda request: static("catalog/catalog.css")],
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("catalog/favicon.svg")},
     ],

@@ -55,7 +55,7 @@ _LAST: Final = 1.0
 #: of a run's selector: that it goes on only until its successor is heard
 LEAVING: Final = "leaving"
 #: of a run's selector: the source as it was when the run began
-ASKED: Final = "source"
+ASKED: Final = "fingerprint"
 
 
 class Stream:

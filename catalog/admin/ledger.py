@@ -61,11 +61,15 @@ class WindowMixin:
 class FetchMixin(WindowMixin):
     """Columns of a fetch."""
 
-    @labelled("state", "complete", {"complete": "success", "under way": "info", "incomplete": "danger"})
+    @labelled(
+        "state", "complete", {"complete": "success", "under way": "info", "failed": "danger", "incomplete": "warning"}
+    )
     def progress(self, row: Fetch) -> str:
         """Return whether all of it has landed; a connection's has not while it lasts."""
         if row.complete:
             return "complete"
+        if row.error:
+            return "failed"
         return "under way" if row.run is not None and row.run.status == Run.Status.RUNNING else "incomplete"
 
     @admin.display(description="pages", ordering="pages")

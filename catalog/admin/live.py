@@ -149,7 +149,9 @@ def _instant(text: str | None) -> str:
 
 def seconds(lag: float | None) -> str:
     """Return from a vendor's time of an event until we had it."""
-    return "–" if lag is None else f"{lag:,.3f} s" if abs(lag) < 10 else f"{lag:,.0f} s"
+    if lag is None:
+        return "–"
+    return f"{lag:,.3f}\N{NO-BREAK SPACE}s" if abs(lag) < 10 else f"{lag:,.0f}\N{NO-BREAK SPACE}s"
 
 
 def ago(past: float) -> str:

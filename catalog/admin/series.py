@@ -80,6 +80,7 @@ class TimeSeriesAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
     inlines = (RouteInline,)
     actions = (activate, deactivate, set_schedule, add_route, run_now)
     operations = (ShowFirstRows, ShowPlan, RunNow)
+    change_form_outer_before_template = "catalog/live_panel.html"
     change_form_outer_after_template = "catalog/series_plots.html"
     fieldsets = (
         (None, {"fields": ("series_id", ("source", "extractor_type"), "schema", "assets", "transforms", "active")}),

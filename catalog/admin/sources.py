@@ -45,7 +45,7 @@ class DataSourceAdmin(ExchangeMixin, OptionsMixin, CatalogAdmin):
     ordering = ("name",)
     actions = (activate, deactivate)
     operations = (CheckSource, Discover, ShowFirstRows, ShowPlan, RunNow)
-    change_form_outer_after_template = "catalog/live_panel.html"
+    change_form_outer_before_template = "catalog/live_panel.html"
     fieldsets = (
         (
             None,

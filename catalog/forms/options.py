@@ -171,7 +171,6 @@ class OptionsForm(CatalogForm):
 
     class Media:
         js = ("catalog/options.js",)
-        css = {"all": ("catalog/catalog.css",)}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

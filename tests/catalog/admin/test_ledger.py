@@ -110,9 +110,9 @@ def test_the_log_of_changes_cannot_be_changed(boss: Client, db: None) -> None:
     assert User.objects.count() == 1
 
 
-def test_a_fetch_is_complete_under_way_or_incomplete(ledger: dict[type[Model], Model], boss: Client) -> None:
+def test_a_fetch_is_complete_under_way_failed_or_incomplete(ledger: dict[type[Model], Model], boss: Client) -> None:
     def state() -> str:
-        found = re.findall(r">\s*(under way|incomplete|complete)\s*<", text(boss.get(url("fetch"))))
+        found = re.findall(r">\s*(under way|incomplete|failed|complete)\s*<", text(boss.get(url("fetch"))))
         return str(found[-1])
 
     assert state() == "incomplete"
@@ -121,6 +121,8 @@ def test_a_fetch_is_complete_under_way_or_incomplete(ledger: dict[type[Model], M
     assert state() == "under way"
     page = text(boss.get(url("fetch", "change", ledger[Fetch].pk)))
     assert "under way" in page
+    Fetch.objects.update(error="refused")
+    assert state() == "failed"
     Fetch.objects.update(complete=True)
     assert state() == "complete"
 

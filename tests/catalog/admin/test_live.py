@@ -295,7 +295,7 @@ def test_a_process_that_runs_is_not_a_connection(live: SimpleNamespace, boss: Cl
     assert ">reconnecting<" in shown[1]
     assert "text-red" in shown[1]
     assert "TransientError: no network" in shown[1]
-    assert shown[2:5] == ["12.5", "0.250 s", "3"]
+    assert shown[2:5] == ["12.5", "0.250\N{NO-BREAK SPACE}s", "3"]
     assert "trades of NOPE: unknown symbol" in shown[5]
     told_by(run, state="connected")
     shown = row()
