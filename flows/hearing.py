@@ -86,6 +86,10 @@ class CatalogLiveLedger(CatalogLedger):
             for fetch in dead.exclude(run__status=Run.Status.RUNNING).select_related("source").order_by("id")
         ]
 
+    def heard_elsewhere(self, source: int) -> bool:
+        others = Fetch.objects.filter(source_id=source, live=True, complete=False, run__status=Run.Status.RUNNING)
+        return others.exclude(run=self.run).exists()
+
     def first_heard(self, job: Job) -> dict[int, datetime]:
         # an empty window too: from the first acknowledgement on, everything is expected
         heard = Coverage.objects.filter(

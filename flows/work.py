@@ -183,6 +183,9 @@ class LiveLedger(Ledger, Protocol):
     def orphans(self, source: int, held: Collection[int]) -> list[FetchRef]:
         """Return the live fetches of runs that have ended which are not complete, but for those that are `held`."""
 
+    def heard_elsewhere(self, source: int) -> bool:
+        """Whether another run still hears a source: one that has handed it over and waits for its successor."""
+
     def first_heard(self, job: Job) -> dict[int, datetime]:
         """Return when each instrument of a job was first heard live, by id; those never heard are left out."""
 

@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 EVERY: Final = 60.0
 #: seconds after which what was heard is in the ledger, whoever notes it (a predecessor that is still heard, too)
 _NOTED: Final = 2.5
+#: seconds after which it is known from when on a connection hears
+_BEGUN: Final = SKEW.total_seconds() + 0.5
 #: seconds after which it is looked whether other runs, or a destination that was new, have left something undelivered
 _LEFT: Final = 300.0
 #: seconds until a hole is asked again that history did not close: it refuses, or has not got it yet
@@ -77,12 +79,15 @@ class Filler:
         underway: Callable[[], set[int]],
         persist: Callable[[], None],
         transit_of: Callable[[str], timedelta],
+        begun: Callable[[str], Mapping[int, datetime]],
     ) -> None:
         self.name = name
         #: notes what was heard until now: what is known shall not be asked
         self.persist = persist
         #: the time after which what happened has been heard of a schema
         self.transit_of = transit_of
+        #: by instrument of a schema: from when on it is heard now, where all that was heard before is noted
+        self.begun = begun
         #: fetches that are being delivered as they come
         self.underway = underway
         self._stopping = threading.Event()
@@ -119,7 +124,7 @@ class Filler:
         with self._changed:
             self._until = max(self._until, at)
             # what comes meanwhile is looked for afterwards: it never puts off what came before
-            self._due = self._due or time.monotonic() + self._soonest()
+            self._due = self._due or time.monotonic() + _BEGUN
             self._changed.notify_all()
 
     def again(self) -> None:
@@ -266,13 +271,16 @@ class Filler:
         now = datetime.now(UTC)
         late = now - max(LATE, timedelta(seconds=self.known_after(job.schema)))
         end = min(max(late, instant(until) + skew), now) if until else late
+        over = bars_end(now, schema.timeframe) if schema.timeframe else now
         if schema.timeframe:
             end = bars_end(end, schema.timeframe)
-        heard = self.ledger.first_heard(job)
+        heard, begun = self.ledger.first_heard(job), self.begun(job.schema)
         found = []
         for one in job.instruments:
             start = one.start if one.start > EARLIEST else heard.get(one.id)
-            last = min(end, one.end)
+            # what lies before a connection is known as soon as that has begun
+            known = min(begun.get(one.id, end), over)
+            last = min(max(end, known), one.end)
             if start is not None and start < last:
                 found.append(replace(one, start=start, end=last))
         return found

@@ -97,7 +97,7 @@ class Live:
         #: what stints brought that are no longer among these
         self.seen: dict[tuple[str, int], Seen] = {}
         self.filler = Filler(
-            self.name, workshop, ledger, in_thread, self._underway, self._persist_all, extractor.transit_of
+            self.name, workshop, ledger, in_thread, self._underway, self._persist_all, extractor.transit_of, self._begun
         )
         self.ready = threading.Event()
         self._closing: list[Stint] = []
@@ -168,7 +168,8 @@ class Live:
                 # theirs who were cancelled meanwhile are ended by a callback
                 await asyncio.sleep(0)
             await asyncio.get_running_loop().run_in_executor(None, self._drain)
-            self._ledger_thread.submit(self._leave)
+            leaving = asyncio.wrap_future(self._ledger_thread.submit(self._leave))
+            await asyncio.wait([leaving], timeout=_LAST_SECONDS)
             for thread in (self._ledger_thread, self._disk_thread, self._seal_thread):
                 # a store that does not answer is not waited for
                 thread.shutdown(wait=False)
@@ -348,6 +349,15 @@ class Live:
         for stint in [link.stint for link in list(self.connections.links)] + list(self._closing):
             if stint is not None:
                 stint.persist()
+
+    def _begun(self, schema: str) -> Mapping[int, datetime]:
+        """Return from when on each instrument is heard now; nothing where somebody else may still note something."""
+        links = list(self.connections.links)
+        stint = links[0].stint if len(links) == 1 else None
+        channel = None if stint is None else stint.channels.get(schema)
+        if channel is None or self._closing or self.ledger.heard_elsewhere(self.extractor.source.id):
+            return {}
+        return channel.heard.starts()
 
     def _was_lost(self) -> None:
         self.filler.soon(time.time_ns())
