@@ -169,7 +169,7 @@ def test_the_orchestrator_submits_what_is_live_and_does_not_run_it_itself(client
     assert run.parameters == {"source": "one"}
 
 
-def test_without_a_server_nothing_is_said_to_be_done() -> None:
+def test_without_a_server_nothing_is_said_to_be_done(client: SyncPrefectClient) -> None:
     live("b", "one")
     with (
         temporary_settings(restore_defaults={PREFECT_API_URL}),
