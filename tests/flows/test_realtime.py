@@ -449,7 +449,7 @@ def test_what_is_shown_begins_with_a_rate_keeps_its_rows_and_says_how_it_ended(
 ) -> None:
     made, stream, run = attended
     eventually(lambda: filled(made))
-    eventually(lambda: sum(one.rows for stint in stream.live.stints for one in stint.seen.values()) > 2)
+    eventually(lambda: sum(one.rows for stint in stream.live.stints for one in stint.refinery.seen.values()) > 2)
     first = stream.look()
     assert first.per_second > 0
     assert first.keys[0].per_second > 0
