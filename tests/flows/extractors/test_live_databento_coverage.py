@@ -138,7 +138,7 @@ def test_what_happened_before_coverage_ended_and_was_captured_after_it_is_stored
         first_covered(desk)
         with desk.gate.away():
             desk.gate.rst()
-            eventually(lambda: Fetch.objects.filter(complete=True).exists())
+            eventually(lambda: Fetch.objects.filter(complete=True, live=True).exists())
             end = max(nanoseconds(one.end) for one in Coverage.objects.all())
             # a trade that no replay from the end on brings, and that is of the first fetch by no window of history
             desk.gate.publish("trades", "AAPL", trade(end - SECOND // 1000, 2, ts_recv=end + SECOND // 1000))

@@ -108,7 +108,7 @@ def test_a_trade_told_twice_is_stored_once(stage):
             stage.vendor.connections[0].send(record)
         trades(stage, 2)
         eventually(lambda: numbers(stage) == [1, 2])
-    delivery = Delivery.objects.get()
+    delivery = Delivery.objects.get(fetch__live=True)
     assert delivery.new == 2
     assert delivery.duplicate + delivery.unchanged == 3
     accounted()
