@@ -54,7 +54,7 @@ def test_what_is_heard_is_stored(stage, tmp_path):
         eventually(lambda: len(stage.rows("trades")) == 100)
     assert Fetch.objects.filter(live=True, complete=True, schema="trades").count() == 1
     assert not list((tmp_path / "feed" / "live").glob("*"))
-    delivery = Delivery.objects.get()
+    delivery = Delivery.objects.get(fetch__live=True)
     assert (delivery.status, delivery.new, delivery.cursor) == ("delivered", 100, 101)
     accounted()
 
@@ -226,7 +226,7 @@ def test_bad_frames_are_kept_with_their_reason(stage):
     rules = sorted(Quarantined.objects.values_list("rule", flat=True))
     assert [rule.split(" ")[0] for rule in rules] == ["frame", "price", "schema", "symbol", "time"]
     assert "{not json" in Quarantined.objects.get(rule="frame can be parsed").raw
-    delivery = Delivery.objects.get()
+    delivery = Delivery.objects.get(fetch__live=True)
     assert (delivery.quarantined, delivery.new) == (5, 2)
     accounted()
 
@@ -296,7 +296,7 @@ def test_what_is_left_at_the_end_is_delivered_by_the_next_run(stage):
         trades(stage, 1, 2, 3)
         eventually(lambda: any(lane.lag.error for lane in live.lanes.values()))
     assert stage.rows("trades") == []
-    assert Delivery.objects.get().status == "failed"
+    assert Delivery.objects.get(fetch__live=True).status == "failed"
     stage.sinks = open_sink
     with stage.running():
         eventually(lambda: numbers(stage) == [1, 2, 3])
