@@ -32,12 +32,7 @@ def outlook(job: Job) -> dict[str, Any]:
     missing = [part for request in parts for part in request]
     quoted = _quoted(missing, kit)
     return {
-        "source": job.source.name,
-        "schema": job.schema,
-        "instruments": len(job.instruments),
-        "start": None if job.start <= EARLIEST else job.start,
-        "end": None if job.end >= LATEST else job.end,
-        "destinations": ", ".join(route.destination for route in job.routes),
+        **_asked(job),
         "covered": sum(not request for request in parts),
         "missing": len(missing),
         **quoted,
@@ -54,15 +49,21 @@ def outlook_live(job: Job) -> dict[str, Any]:
     )
     past = registry.historical().get(job.source.vendor)
     return {
+        **_asked(job),
+        "subscribed": [channel.symbol for channel in channels],
+        "filled": past is not None and past.fills(job.schema),
+        "waiting": CatalogLedger(Run()).waiting(job),
+    }
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    return {
         "source": job.source.name,
         "schema": job.schema,
         "instruments": len(job.instruments),
         "start": None if job.start <= EARLIEST else job.start,
         "end": None if job.end >= LATEST else job.end,
         "destinations": ", ".join(route.destination for route in job.routes),
-        "subscribed": [channel.symbol for channel in channels],
-        "filled": past is not None and (not past.schemas or job.schema in past.schemas),
-        "waiting": CatalogLedger(Run()).waiting(job),
     }
 
 
